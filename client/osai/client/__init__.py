@@ -1,0 +1,1 @@
+"""The thin client of an osai swarm and the `osai` command."""

@@ -1,0 +1,1 @@
+"""Places spans, routes and supervises sessions, and speaks to clients: `osai-coordinator`."""

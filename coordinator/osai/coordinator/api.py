@@ -1,0 +1,170 @@
+"""What the front doors (gRPC, HTTP, health page) ask of the coordinator, and what they get back."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from osai.core.layers import LayerRange
+from osai.core.sampling import SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatMessage:
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """One generation, its bounds not yet checked against the model.
+
+    Attributes:
+        model_id: may be empty where exactly one model is served.
+        prompt: text, token ids, or a chat for the model's template.
+        max_tokens: None for as many as the context holds.
+        stop: strings that end the generation; the text ends before the first of them.
+        stop_token_ids: tokens that end it, besides the model's own end-of-sequence.
+        ignore_eos: generate on past the model's end-of-sequence.
+    """
+
+    model_id: str
+    prompt: str | tuple[int, ...] | tuple[ChatMessage, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageView:
+    """One stage of a pipeline."""
+
+    node_id: str
+    address: str
+    span: LayerRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The session is open on every stage."""
+
+    session_id: str
+    model_id: str
+    num_prompt_tokens: int
+    seed: int
+    pipeline: tuple[StageView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedToken:
+    """One token, with its logprobs (natural logarithms) where they were asked for."""
+
+    token_id: int
+    text: str  # of this token alone, for logprobs; "\ufffd" where it is part of a character
+    logprob: float | None = None
+    top: tuple[tuple[int, str, float], ...] = ()  # (token id, its text, logprob), likeliest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Tokens as they come; `text` may lag behind them (unfinished UTF-8, a possible stop string)."""
+
+    index: int
+    tokens: tuple[GeneratedToken, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The generation is complete. `reason` is "stop" or "length"."""
+
+    reason: str
+    num_prompt_tokens: int
+    num_generated_tokens: int
+    ttft_s: float
+    decode_tokens_per_s: float
+
+
+GenerationEvent = Started | Chunk | Finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """One model that this coordinator serves.
+
+    Attributes:
+        replicas: ready nodes, layer by layer; a zero is a gap.
+        signed: whether its manifest is signed by a key that this coordinator trusts.
+        created_s: when the manifest was made, seconds since 1970.
+    """
+
+    model_id: str
+    num_layers: int
+    max_context: int
+    signed: bool
+    licence: str
+    replicas: tuple[int, ...]
+    created_s: int = 0
+
+    @property
+    def covered(self) -> bool:
+        """Whether every layer has a ready node."""
+        return all(self.replicas)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanView:
+    """One span on one node. `state` is "loading", "ready" or "failed"."""
+
+    model_id: str
+    span: LayerRange
+    dtype: str
+    state: str
+    verified: bool
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """One node as the swarm sees it. `state` is "joining", "ready" or "draining"."""
+
+    node_id: str
+    name: str
+    software: str
+    device: str
+    memory_bytes: int
+    state: str
+    spans: tuple[SpanView, ...]
+    num_sessions: int
+    uptime_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwarmView:
+    """The swarm at one moment."""
+
+    coordinator_id: str
+    software: str
+    http_address: str
+    dht_addresses: tuple[str, ...]
+    models: tuple[ModelView, ...]
+    nodes: tuple[NodeView, ...]
+
+
+class Generations(Protocol):
+    """The coordinator as its front doors see it."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """Run one generation: one Started, any number of Chunks, one Finished. Closing it early cancels.
+
+        Raises:
+            OsaiError: the typed reason why it can't start or go on; nothing follows it.
+        """
+        ...
+
+    def swarm(self) -> SwarmView:
+        """The swarm as it is now, models and nodes."""
+        ...

@@ -1,0 +1,1 @@
+"""Vocabulary that client, node and coordinator share."""

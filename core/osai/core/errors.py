@@ -1,0 +1,159 @@
+"""Every error that osai raises on purpose, as one tree.
+
+Each class carries the code that names it on the wire, so that a failure crosses processes without losing its type:
+`to_proto` and `from_proto` are inverse. Messages say what happened and what to do.
+"""
+
+from typing import ClassVar
+
+from osai.proto import common_pb2
+
+
+class OsaiError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        message: what happened and what to do about it.
+        subject: whom it is about (a node id, a tensor's name); may be empty.
+    """
+
+    code: ClassVar[common_pb2.ErrorCode.ValueType] = common_pb2.ERROR_CODE_INTERNAL
+
+    def __init__(self, message: str, *, subject: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.subject = subject
+
+    def to_proto(self) -> common_pb2.Error:
+        """The error as it crosses the wire."""
+        return common_pb2.Error(code=self.code, message=self.message, subject=self.subject)
+
+
+class InternalError(OsaiError):
+    """Something that should not happen; the peer's log says more."""
+
+
+class InvalidRequestError(OsaiError):
+    """The request can't be served as it is written."""
+
+    code = common_pb2.ERROR_CODE_INVALID_REQUEST
+
+
+class UnknownModelError(InvalidRequestError):
+    """No model of that id is served here."""
+
+    code = common_pb2.ERROR_CODE_UNKNOWN_MODEL
+
+
+class ContextExceededError(InvalidRequestError):
+    """Prompt and generated tokens would not fit in the model's context."""
+
+    code = common_pb2.ERROR_CODE_CONTEXT_EXCEEDED
+
+
+class SwarmError(OsaiError):
+    """The swarm can't serve the request now."""
+
+    code = common_pb2.ERROR_CODE_UNAVAILABLE
+
+
+class NotCoveredError(SwarmError):
+    """No set of ready nodes hosts every layer."""
+
+    code = common_pb2.ERROR_CODE_NOT_COVERED
+
+
+class UnavailableError(SwarmError):
+    """A stage or the coordinator was lost, or can't be reached."""
+
+
+class ResourceExhaustedError(SwarmError):
+    """No room: KV blocks or a bounded queue are full."""
+
+    code = common_pb2.ERROR_CODE_RESOURCE_EXHAUSTED
+
+
+class DeadlineExceededError(SwarmError):
+    """A wait reached its deadline."""
+
+    code = common_pb2.ERROR_CODE_DEADLINE_EXCEEDED
+
+
+class CancelledError(OsaiError):
+    """The client cancelled the generation."""
+
+    code = common_pb2.ERROR_CODE_CANCELLED
+
+
+class PeerError(OsaiError):
+    """A peer broke the wire contract."""
+
+    code = common_pb2.ERROR_CODE_BAD_FRAME
+
+
+class ProtocolMismatchError(PeerError):
+    """The two sides speak different versions of the protocol."""
+
+    code = common_pb2.ERROR_CODE_PROTOCOL_MISMATCH
+
+
+class BadFrameError(PeerError):
+    """A frame's shape, dtype, size or position is wrong."""
+
+
+class UnknownSessionError(PeerError):
+    """A message names a session that this node does not serve."""
+
+    code = common_pb2.ERROR_CODE_UNKNOWN_SESSION
+
+
+class TrustError(OsaiError):
+    """Something that was to be believed could not be."""
+
+    code = common_pb2.ERROR_CODE_MANIFEST
+
+
+class ManifestError(TrustError):
+    """A manifest is missing, malformed, unsigned or signed by a key that is not trusted."""
+
+
+class WeightsError(TrustError):
+    """Checkpoint data are missing, in a refused format, or differ from the manifest."""
+
+    code = common_pb2.ERROR_CODE_WEIGHTS
+
+
+class AssignmentError(OsaiError):
+    """A span that the node can't take."""
+
+    code = common_pb2.ERROR_CODE_ASSIGNMENT
+
+
+class SetupError(OsaiError):
+    """The program can't start as configured: a port in use, a folder that can't be written, a bad option."""
+
+    code = common_pb2.ERROR_CODE_INVALID_REQUEST
+
+
+_BY_CODE: dict[int, type[OsaiError]] = {
+    common_pb2.ERROR_CODE_INTERNAL: InternalError,
+    common_pb2.ERROR_CODE_PROTOCOL_MISMATCH: ProtocolMismatchError,
+    common_pb2.ERROR_CODE_INVALID_REQUEST: InvalidRequestError,
+    common_pb2.ERROR_CODE_UNKNOWN_MODEL: UnknownModelError,
+    common_pb2.ERROR_CODE_NOT_COVERED: NotCoveredError,
+    common_pb2.ERROR_CODE_CONTEXT_EXCEEDED: ContextExceededError,
+    common_pb2.ERROR_CODE_RESOURCE_EXHAUSTED: ResourceExhaustedError,
+    common_pb2.ERROR_CODE_UNAVAILABLE: UnavailableError,
+    common_pb2.ERROR_CODE_DEADLINE_EXCEEDED: DeadlineExceededError,
+    common_pb2.ERROR_CODE_CANCELLED: CancelledError,
+    common_pb2.ERROR_CODE_BAD_FRAME: BadFrameError,
+    common_pb2.ERROR_CODE_UNKNOWN_SESSION: UnknownSessionError,
+    common_pb2.ERROR_CODE_MANIFEST: ManifestError,
+    common_pb2.ERROR_CODE_WEIGHTS: WeightsError,
+    common_pb2.ERROR_CODE_ASSIGNMENT: AssignmentError,
+}
+
+
+def from_proto(error: common_pb2.Error) -> OsaiError:
+    """The typed error of a wire error; a code from a newer peer becomes an InternalError."""
+    return _BY_CODE.get(error.code, InternalError)(error.message or "no reason was given", subject=error.subject)

@@ -1,0 +1,1 @@
+"""Hosts spans of models: engine, weights, membership, the edge service and `osai-node`."""
