@@ -1,0 +1,77 @@
+"""The links that a member has dialled: one for each peer and lane, made when first needed."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum
+from typing import Self
+
+from osai.core.errors import OsaiError, UnavailableError
+from osai.core.link import EdgeLink, LinkConfig, Wire, edge_link
+from osai.proto import edge_pb2
+
+log = logging.getLogger(__name__)
+
+
+class Lane(Enum):
+    """Which of a pair's streams a message takes: a decode frame never waits behind a prefill chunk."""
+
+    DECODE = "decode"
+    PREFILL = "prefill"
+
+
+class LinkPool:
+    """Dials peers on demand; use it as an async context manager, which ends every link.
+
+    Args:
+        my_id: this member's id.
+        on_message: called on the loop with a peer's id and each message it sends back on our link.
+        on_lost: called once for each link that ends, with the peer's id and the reason.
+    """
+
+    def __init__(
+        self,
+        my_id: str,
+        on_message: Callable[[str, edge_pb2.LinkMessage], None],
+        on_lost: Callable[[str, OsaiError], None],
+        config: LinkConfig | None = None,
+    ) -> None:
+        self._my_id = my_id
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._config = config
+        self._links: dict[tuple[str, str, Lane], tuple[EdgeLink, asyncio.Task[None]]] = {}
+        self._tasks = asyncio.TaskGroup()
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing = True
+        for dialled in self._links.values():
+            dialled[1].cancel()
+        await self._tasks.__aexit__(None, None, None)
+
+    def wire(self, peer: str, address: str, lane: Lane = Lane.DECODE) -> Wire[edge_pb2.LinkMessage]:
+        """The link to `peer`, dialled now if there is none.
+
+        Raises:
+            UnavailableError: if the pool is closing.
+        """
+        if self._closing:
+            raise UnavailableError("this member is shutting down")
+        key = (peer, address, lane)
+        if key not in self._links:
+            link = edge_link(peer, address, self._my_id, lambda m: self._on_message(peer, m), self._config)
+            self._links[key] = (link, self._tasks.create_task(self._run(key, link)))
+        return self._links[key][0]
+
+    async def _run(self, key: tuple[str, str, Lane], link: EdgeLink) -> None:
+        try:
+            reason = await link.run()
+        finally:
+            del self._links[key]
+        log.info("link to %s (%s) ended: %s", link.peer, key[2].value, reason)
+        self._on_lost(link.peer, reason)
