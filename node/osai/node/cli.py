@@ -1,0 +1,162 @@
+"""The `osai-node` command."""
+
+import json
+import platform
+from pathlib import Path
+
+import click
+import uvloop
+
+from osai.core.embedded import MODEL_ID, publisher_key_file
+from osai.core.errors import SetupError, TrustError, UnavailableError
+from osai.core.layers import LayerRange
+from osai.core.logs import configure_logs
+from osai.core.manifest import TrustPolicy, parse_public_key
+from osai.core.protocol import software
+from osai.core.reporting import ReportingGroup
+from osai.node.config import NodeConfig, Wish, parse_bytes
+
+DEFAULT_STATE = Path("~/.local/state/osai/node")
+HEALTH_TIMEOUT_S = 3.0
+
+
+@click.group(cls=ReportingGroup)
+@click.version_option(message="%(version)s", version=software())
+def main() -> None:
+    """Lend this machine to an osai swarm."""
+
+
+JOIN_EXAMPLES = """
+\b
+Examples:
+  # whatever the swarm needs most, of any model whose publisher you trust
+  osai-node join swarm.example.org:7070 --trust publisher.pub
+  # layers 0 to 8 of one model, from a folder, on the first GPU
+  osai-node join 10.0.0.5:7070 --model org/model --span 0:8 --weights /models/model --trust org.pub --device cuda
+  # through any member's libp2p address
+  osai-node join /ip4/10.0.0.7/tcp/31337/p2p/QmPeer --model org/model --weights org/model --memory 6GiB
+"""
+
+
+@main.command(epilog=JOIN_EXAMPLES)
+@click.argument("address")
+@click.option("--model", "models", multiple=True, help="Model to host; default: what the swarm needs. Repeatable.")
+@click.option("--span", "spans", multiple=True, help="Layers START:END to host; default: assigned. One a --model.")
+@click.option("--weights", multiple=True, help="Folder, hub id or URL of the checkpoint. One a --model.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--dtype", default="auto", show_default=True, help="auto (the checkpoint's), float32, bfloat16, float16.")
+@click.option("--memory", default=None, help="For weights and KV together, as in 6GiB; default: most of what is free.")
+@click.option("--listen", default="0.0.0.0:0", show_default=True, help="HOST:PORT of the edge; port 0: a free one.")
+@click.option("--announce", default="", help="HOST or HOST:PORT under which peers reach this node.")
+@click.option("--dht", "dht_listen", default="0.0.0.0:0", show_default=True, help="HOST:PORT of libp2p.")
+@click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True,
+              help="Folder that keeps the node's identity.")  # fmt: skip
+@click.option("--trust", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Public key of a publisher whose manifests are believed. Repeatable.")  # fmt: skip
+@click.option("--allow-unsigned", is_flag=True, help="Host models that no trusted key has signed; the node is marked.")
+@click.option("--threads", type=click.IntRange(min=1), default=None, help="Torch's threads; default: one a core.")
+@click.option("--name", default=platform.node, show_default="host name", help="Public name of this node.")
+@click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True,
+              help="Seconds that running sessions get after SIGTERM.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def join(
+    address: str,
+    models: tuple[str, ...],
+    spans: tuple[str, ...],
+    weights: tuple[str, ...],
+    device: str,
+    dtype: str,
+    memory: str | None,
+    listen: str,
+    announce: str,
+    dht_listen: str,
+    state: Path,
+    trust: tuple[Path, ...],
+    allow_unsigned: bool,
+    threads: int | None,
+    name: str,
+    drain_timeout: float,
+    as_json: bool,
+    log_level: str,
+) -> None:
+    """Join the swarm at ADDRESS: a coordinator's HOST:PORT, or the libp2p multiaddr of any member."""
+    configure_logs(log_level)
+    # these bring torch; `osai-node --help` must not wait for it
+    from osai.node.device import find_device  # noqa: PLC0415
+    from osai.node.membership import SpanStatus  # noqa: PLC0415
+    from osai.node.progress import LoadingProgress  # noqa: PLC0415
+    from osai.node.record import NodeFacts  # noqa: PLC0415
+    from osai.node.run import run_node  # noqa: PLC0415
+
+    found = find_device(device)
+    config = NodeConfig(
+        address=address,
+        wishes=_wishes(models, spans, weights),
+        listen=listen,
+        announce=announce,
+        dht_listen=dht_listen,
+        state_dir=state.expanduser(),
+        trust=_trust(trust),
+        allow_unsigned=allow_unsigned,
+        device=found.spec,
+        dtype=dtype,
+        memory_bytes=parse_bytes(memory) if memory else found.free_bytes,
+        num_threads=threads,
+        name=name,
+        drain_deadline_s=drain_timeout,
+    )
+
+    def on_ready(facts: NodeFacts, ready: tuple[SpanStatus, ...]) -> None:
+        served = [{"model": span.model_id, "start": span.layers.start, "end": span.layers.end} for span in ready]
+        if as_json:
+            click.echo(json.dumps({"id": facts.node_id, "edge": facts.edge_address, "spans": served}))
+            return
+        for span in ready:
+            click.echo(f"serving layers {span.layers} of {span.model_id} on {facts.device}, {span.dtype}, at "
+                       f"{facts.edge_address}; {1 / max(span.step_time_s, 1e-9):.0f} steps/s")  # fmt: skip
+        click.echo("On a public swarm the nodes of a pipeline can probably reconstruct the prompts that cross them.")
+
+    uvloop.run(run_node(config, on_ready, LoadingProgress()))
+
+
+@main.command()
+@click.option("--address", default="127.0.0.1:7071", show_default=True, help="HOST:PORT of the node's edge.")
+def health(address: str) -> None:
+    """Exit with 0 if the node at ADDRESS serves, else with 1."""
+    from osai.core.standard_services import is_serving  # noqa: PLC0415
+
+    if not uvloop.run(is_serving(address, HEALTH_TIMEOUT_S)):
+        raise UnavailableError(f"the node at {address} runs, but does not serve yet")
+    click.echo("serving")
+
+
+def _wishes(models: tuple[str, ...], spans: tuple[str, ...], weights: tuple[str, ...]) -> tuple[Wish, ...]:
+    count = max(len(models), 1)
+    for option, values in (("--span", spans), ("--weights", weights)):
+        if values and len(values) != count:
+            raise SetupError(f"{len(values)} times {option} for {count} models: give one a --model, in the same order")
+    if spans and not models:
+        raise SetupError("--span needs --model: layers of which model?")
+    names = models or ("",)
+    return tuple(
+        Wish(
+            model_id=name,
+            layers=LayerRange.parse(spans[i]) if spans else None,
+            weights=weights[i] if weights else "",
+        )
+        for i, name in enumerate(names)
+    )
+
+
+def _trust(files: tuple[Path, ...]) -> TrustPolicy:
+    policy = TrustPolicy()
+    embedded = publisher_key_file()
+    if embedded.exists():
+        policy |= TrustPolicy.pinned(MODEL_ID, parse_public_key(embedded.read_bytes()))
+    for file in files:
+        try:
+            policy |= TrustPolicy.of([parse_public_key(file.read_bytes())])
+        except TrustError as e:
+            raise SetupError(f"{file}: {e}") from e
+    return policy

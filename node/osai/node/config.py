@@ -1,0 +1,77 @@
+"""What `osai-node join` was told."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from osai.core.errors import SetupError
+from osai.core.layers import LayerRange
+from osai.core.manifest import TrustPolicy
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A model that this node is to host.
+
+    Attributes:
+        model_id: empty for whatever the coordinator needs most.
+        layers: None to leave the span to the coordinator.
+        weights: local folder, hub id or URL; empty for where the coordinator says they are.
+    """
+
+    model_id: str = ""
+    layers: LayerRange | None = None
+    weights: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """One node.
+
+    Attributes:
+        address: a coordinator's HOST:PORT, or the libp2p multiaddr of any member.
+        wishes: what to host; never empty.
+        listen: HOST:PORT of the edge service; port 0 takes a free one.
+        announce: HOST or HOST:PORT under which peers reach this node; empty for the listening address.
+        dht_listen: HOST:PORT of libp2p; port 0 takes a free one.
+        state_dir: keeps the node's identity.
+        trust: keys whose manifests are believed.
+        allow_unsigned: host models whose manifest no trusted key has signed; such a node is marked.
+        device: "cpu", "cuda" or "cuda:N".
+        dtype: of weights, activations and KV: "float32", "bfloat16", "float16", or "auto" for the checkpoint's.
+        memory_bytes: for weights and KV together.
+        num_threads: torch's threads; None for one a core.
+        name: public name.
+        join_deadline_s: how long to look for a coordinator at the start; 20 s covers one that is still starting.
+        drain_deadline_s: how long sessions may go on after SIGTERM.
+    """
+
+    address: str
+    wishes: tuple[Wish, ...]
+    listen: str
+    announce: str
+    dht_listen: str
+    state_dir: Path
+    trust: TrustPolicy
+    allow_unsigned: bool
+    device: str
+    dtype: str
+    memory_bytes: int
+    num_threads: int | None
+    name: str
+    join_deadline_s: float = 20.0
+    drain_deadline_s: float = 30.0
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as `800M`, `4GiB`, `1.5g` or plain bytes; units are powers of 1024.
+
+    Raises:
+        SetupError: if it has another form or is zero.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None or not (size := int(float(match[1]) * _UNITS[match[2]])):
+        raise SetupError(f"{text!r} is no size; write it as 800M or 4GiB")
+    return size

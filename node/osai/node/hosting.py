@@ -1,0 +1,174 @@
+"""Loading an assigned span: manifest, then only this span's tensors, then the engine."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from osai.node.weights.source import open_source
+from osai.node.weights.verified import VerifiedCheckpoint
+
+from osai.core.embedded import MODEL_ID, model_dir
+from osai.core.errors import AssignmentError, ManifestError, WeightsError
+from osai.core.frames import FrameShape
+from osai.core.manifest import SignedManifest, parse, verify
+from osai.core.model import ModelFacts
+from osai.node.config import NodeConfig
+from osai.node.device import Device, choose_dtype
+from osai.node.engine.engine import Engine
+from osai.node.engine.span_model import load_span, span_tensor_names
+from osai.node.membership import Assigned, SpanStatus
+from osai.node.ring import ServedSpan
+from osai.node.stage import HostedSpan
+from osai.node.wire import WIRE_DTYPES
+from osai.proto import common_pb2
+
+log = logging.getLogger(__name__)
+
+MAX_KV_CONTEXTS = 64  # whole contexts for which KV is set aside at most, however much memory there is
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A span that the engine holds."""
+
+    status: SpanStatus
+    served: ServedSpan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What is to be loaded."""
+
+    config: dict[str, object]
+    facts: ModelFacts
+    names: tuple[str, ...]
+    num_bytes: int
+    dtype: torch.dtype
+
+
+class Host:
+    """Loads spans into one engine.
+
+    Args:
+        config: of the node.
+        device: where the spans run.
+        engine: takes the loaded spans.
+        progress: called from a loading thread with bytes read so far and in all.
+    """
+
+    def __init__(self, config: NodeConfig, device: Device, engine: Engine, progress: Progress) -> None:
+        self._config = config
+        self._device = device
+        self._engine = engine
+        self._progress = progress
+
+    async def load(self, assigned: Assigned) -> Loaded:
+        """Verify and load the assigned span, and measure a step of it.
+
+        Raises:
+            ManifestError: if the manifest is not to be believed.
+            WeightsError: if a tensor is missing or differs from the manifest.
+            AssignmentError: if the span does not fit in this node's memory.
+        """
+        signed = parse(assigned.manifest)
+        if signed.manifest.model_id != assigned.model_id:
+            raise ManifestError(f"the manifest is of {signed.manifest.model_id}, not of {assigned.model_id}")
+        verified = self._verify(signed)
+        done = 0
+
+        def on_bytes(count: int) -> None:
+            nonlocal done
+            done += count
+            self._progress(done, plan.num_bytes)
+
+        source = await asyncio.to_thread(open_source, self._source_of(assigned))
+        checkpoint = VerifiedCheckpoint(source, signed, on_bytes)
+        plan = await asyncio.to_thread(self._plan, assigned, signed, checkpoint)
+        self._check_memory(assigned, plan)
+        tensors = {name: checkpoint.tensor(name) for name in plan.names}
+        try:
+            model = await asyncio.to_thread(
+                load_span, plan.config, tensors, assigned.layers, plan.dtype, torch.device(self._device.spec)
+            )
+        except Exception:
+            checkpoint.raise_failure()  # the reason, where it was the data; what the loader made of it otherwise
+            raise
+        checkpoint.raise_failure()
+        info = await self._engine.add_span(assigned.model_id, model, self._kv_bytes(plan))
+        step_time_s = await self._engine.measure(assigned.model_id)
+        log.info("layers %s of %s: %d KV tokens, a step takes %.1f ms", assigned.layers, assigned.model_id,
+                 info.num_kv_tokens, step_time_s * 1e3)  # fmt: skip
+        return _loaded(assigned, plan, signed, verified=verified, step_time_s=step_time_s)
+
+    def _verify(self, signed: SignedManifest) -> bool:
+        try:
+            verify(signed, self._config.trust)
+        except ManifestError as e:
+            if not self._config.allow_unsigned:
+                raise
+            log.warning("UNVERIFIED WEIGHTS: %s; going on because of --allow-unsigned", e)
+            return False
+        return True
+
+    def _source_of(self, assigned: Assigned) -> str:
+        wished = [wish.weights for wish in self._config.wishes if wish.model_id in ("", assigned.model_id)]
+        for place in (*wished, assigned.source):
+            if place:
+                return place
+        if assigned.model_id == MODEL_ID:
+            return str(model_dir())
+        raise WeightsError(f"where are the weights of {assigned.model_id}? Name a folder or a hub id with --weights")
+
+    def _plan(self, assigned: Assigned, signed: SignedManifest, checkpoint: VerifiedCheckpoint) -> _Plan:
+        config: dict[str, object] = json.loads(checkpoint.file("config.json"))
+        facts = ModelFacts.from_config(config)
+        assigned.layers.check_within(facts.num_layers)
+        entries = {entry.name: entry for entry in signed.manifest.tensors}
+        names = tuple(span_tensor_names(config, list(entries), assigned.layers))
+        named = config.get("dtype") or config.get("torch_dtype")
+        return _Plan(
+            config=config,
+            facts=facts,
+            names=names,
+            num_bytes=sum(entries[name].end - entries[name].begin for name in names),
+            dtype=choose_dtype(self._config.dtype, named if isinstance(named, str) else ""),
+        )
+
+    def _check_memory(self, assigned: Assigned, plan: _Plan) -> None:
+        if plan.num_bytes >= self._config.memory_bytes:
+            raise AssignmentError(
+                f"layers {assigned.layers} of {assigned.model_id} take {plan.num_bytes / 2**20:.0f} MiB, and this node "
+                f"has {self._config.memory_bytes / 2**20:.0f} MiB; take fewer layers or give more with --memory"
+            )
+
+    def _kv_bytes(self, plan: _Plan) -> int:
+        return (self._config.memory_bytes - plan.num_bytes) // len(self._config.wishes)
+
+
+def _loaded(assigned: Assigned, plan: _Plan, signed: SignedManifest, *, verified: bool, step_time_s: float) -> Loaded:
+    hosted = HostedSpan(
+        key=assigned.model_id,
+        layers=assigned.layers,
+        num_layers=plan.facts.num_layers,
+        manifest_digest=signed.digest,
+    )
+    head = assigned.layers.start == 0
+    frames = FrameShape(
+        dtype=common_pb2.DTYPE_INT32 if head else WIRE_DTYPES[plan.dtype],
+        hidden_size=None if head else plan.facts.hidden_size,
+    )
+    status = SpanStatus(
+        model_id=assigned.model_id,
+        layers=assigned.layers,
+        state="ready",
+        manifest_digest=signed.digest,
+        dtype=str(plan.dtype).removeprefix("torch."),
+        verified=verified,
+        step_time_s=step_time_s,
+    )
+    return Loaded(status=status, served=ServedSpan(hosted=hosted, frames=frames))

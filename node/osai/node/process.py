@@ -1,0 +1,228 @@
+"""The node's shell around its membership: carries out what it decides, tells it what happens."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from osai.core.directory import Directory
+from osai.core.errors import OsaiError, from_proto
+from osai.core.identity import Identity
+from osai.core.layers import LayerRange
+from osai.core.records import NODES_KEY
+from osai.node.config import NodeConfig
+from osai.node.control import Control
+from osai.node.coordinators import Coordinators, is_multiaddr
+from osai.node.hosting import Host
+from osai.node.membership import (
+    Action,
+    Announce,
+    Assigned,
+    Load,
+    Membership,
+    MembershipConfig,
+    Reconnect,
+    SendHeartbeat,
+    SendJoin,
+    SendLeave,
+    SpanStatus,
+    Stop,
+)
+from osai.node.record import NodeFacts, write_record, write_span
+from osai.node.ring import Ring
+from osai.node.state import LIBP2P_KEY_FILE
+from osai.proto import common_pb2, control_pb2, record_pb2
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.2  # a drain ends, and a heartbeat goes out, at most this late
+LAST_WORDS_S = 1.0  # for the record and the farewell to get out when the node stops
+
+
+class _StoppedError(Exception):
+    """Ends the process's task group."""
+
+
+class NodeProcess:
+    """Runs one node until it leaves or fails.
+
+    Args:
+        on_ready: called once, when every wished span serves.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        facts: NodeFacts,
+        ring: Ring,
+        host: Host,
+        on_ready: Callable[[tuple[SpanStatus, ...]], None],
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._facts = facts
+        self._ring = ring
+        self._host = host
+        self._on_ready = on_ready
+        self._settings = MembershipConfig(
+            join_deadline_s=config.join_deadline_s, drain_deadline_s=config.drain_deadline_s
+        )
+        self._membership = Membership(self._settings, num_wished=len(config.wishes), now_s=time.monotonic())
+        given = None if is_multiaddr(config.address) else config.address
+        self._control = Control(identity.node_id, Coordinators(given), self._greeted, self._received)
+        self._directory: Directory | None = None
+        self._announcing = asyncio.Lock()
+        self._sequence = itertools.count(int(time.time() * 1000))  # rises across restarts too
+        self._tasks = asyncio.TaskGroup()
+        self._stopped: asyncio.Future[OsaiError | None] = asyncio.get_running_loop().create_future()
+        self._ready = False
+
+    async def run(self) -> None:
+        """Join, serve, and return once the node has left.
+
+        Raises:
+            OsaiError: why it could not join, or could not go on.
+        """
+        try:
+            async with self._tasks:
+                if is_multiaddr(self._config.address):
+                    await self._join_directory([self._config.address])
+                self._tasks.create_task(self._hold_control(0.0))
+                self._tasks.create_task(self._tick())
+                await asyncio.shield(self._stopped)
+                raise _StoppedError  # noqa: TRY301 - the way out of a task group
+        except* _StoppedError:
+            pass
+        finally:
+            if self._directory is not None:
+                await self._directory.stop()
+        if (error := self._stopped.result()) is not None:
+            raise error
+
+    def drain(self, reason: str) -> None:
+        """Leave as soon as no session is left; safe to call from a signal handler of the loop."""
+        log.info("draining: %s", reason)
+        self._perform(self._membership.drain(reason, time.monotonic()))
+
+    def fail(self, error: OsaiError) -> None:
+        """Stop at once: the engine can't go on."""
+        self._perform([Stop(error)])
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case SendJoin():
+                    self._control.send(control_pb2.NodeMessage(join=self._join()))
+                case SendHeartbeat():
+                    heartbeat = control_pb2.Heartbeat(record=self._record())
+                    self._control.send(control_pb2.NodeMessage(heartbeat=heartbeat))
+                case SendLeave():
+                    self._control.send(control_pb2.NodeMessage(leave=control_pb2.Leave(reason=action.reason)))
+                case Announce():
+                    self._tasks.create_task(self._announce())
+                case Load():
+                    self._tasks.create_task(self._load(action.assigned))
+                case Reconnect():
+                    self._tasks.create_task(self._hold_control(action.after_s))
+                case Stop():
+                    self._tasks.create_task(self._stop(action.error))
+
+    def _greeted(self) -> None:
+        self._perform(self._membership.connected())
+
+    def _received(self, message: control_pb2.CoordinatorMessage) -> None:
+        match message.WhichOneof("kind"):
+            case "welcome":
+                if self._directory is None:
+                    self._tasks.create_task(self._join_directory(list(message.welcome.dht_addresses)))
+                interval_s = message.welcome.heartbeat_interval_s
+                self._perform(self._membership.welcomed(interval_s, time.monotonic()))
+            case "assignment":
+                self._perform(self._membership.assigned(_read_assignment(message.assignment)))
+            case "drain":
+                self.drain(message.drain.reason)
+            case "error":
+                error = from_proto(message.error)
+                log.error("the coordinator refuses this node: %s", error)
+                self._perform(self._membership.refused(error))
+
+    async def _hold_control(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        reason = await self._control.hold(self._directory)
+        log.warning("no control stream: %s", reason)
+        self._perform(self._membership.disconnected(reason, time.monotonic()))
+
+    async def _join_directory(self, peers: list[str]) -> None:
+        key_file: Path = self._config.state_dir / LIBP2P_KEY_FILE
+        self._directory = await Directory.start(
+            self._identity, listen=self._config.dht_listen, initial_peers=peers, key_file=key_file
+        )
+        self._perform([Announce()])
+
+    async def _announce(self) -> None:
+        if self._directory is None:
+            return
+        async with self._announcing:  # in order: a later record must not be overtaken by an earlier one
+            try:
+                ttl_s = self._settings.record_ttl_s
+                await self._directory.announce(NODES_KEY, self._record().SerializeToString(), ttl_s=ttl_s)
+            except OsaiError as e:
+                log.warning("not announced: %s", e)
+
+    async def _load(self, assigned: Assigned) -> None:
+        log.info("assigned layers %s of %s", assigned.layers, assigned.model_id)
+        try:
+            loaded = await self._host.load(assigned)
+        except OsaiError as e:
+            log.error("layers %s of %s can't be served: %s", assigned.layers, assigned.model_id, e)  # noqa: TRY400
+            self._perform(self._membership.failed(assigned.model_id, e))
+            return
+        self._ring.serve(loaded.served)
+        self._perform(self._membership.loaded(loaded.status))
+        if self._membership.state == "ready" and not self._ready:
+            self._ready = True
+            self._on_ready(self._membership.spans)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._perform(self._membership.tick(self._ring.num_sessions, time.monotonic()))
+
+    async def _stop(self, error: OsaiError | None) -> None:
+        await asyncio.sleep(0 if self._directory is None else LAST_WORDS_S)
+        if not self._stopped.done():
+            self._stopped.set_result(error)
+
+    def _record(self) -> record_pb2.NodeRecord:
+        spans = [
+            write_span(span, self._ring.engine.num_free_kv_tokens(span.model_id) if span.state == "ready" else 0)
+            for span in self._membership.spans
+        ]
+        state, sequence = self._membership.state, next(self._sequence)
+        return write_record(self._facts, state, spans, num_sessions=self._ring.num_sessions, sequence=sequence)
+
+    def _join(self) -> control_pb2.Join:
+        wishes = [
+            control_pb2.Wish(
+                model_id=wish.model_id,
+                span=common_pb2.LayerRange(start=wish.layers.start, end=wish.layers.end) if wish.layers else None,
+            )
+            for wish in self._config.wishes
+        ]
+        config = self._config
+        return control_pb2.Join(
+            record=self._record(), wishes=wishes, dtype=config.dtype, memory_bytes=config.memory_bytes
+        )
+
+
+def _read_assignment(message: control_pb2.Assignment) -> Assigned:
+    return Assigned(
+        assignment_id=message.assignment_id,
+        model_id=message.model_id,
+        layers=LayerRange(message.span.start, message.span.end),
+        manifest=message.manifest,
+        source=message.source,
+    )

@@ -1,0 +1,55 @@
+"""The node's record, as the DHT and the heartbeat carry it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from osai.core.protocol import PROTOCOL_VERSION, software
+from osai.node.membership import SpanStatus
+from osai.proto import common_pb2, record_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What does not change while the node runs."""
+
+    node_id: str
+    edge_address: str
+    name: str
+    device: str
+    memory_bytes: int
+    started_at_s: float
+
+
+def write_span(status: SpanStatus, num_free_kv_tokens: int) -> record_pb2.SpanRecord:
+    """One span."""
+    return record_pb2.SpanRecord(
+        model_id=status.model_id,
+        manifest_digest=status.manifest_digest,
+        span=common_pb2.LayerRange(start=status.layers.start, end=status.layers.end),
+        dtype=status.dtype,
+        state=status.state,
+        verified=status.verified,
+        num_free_kv_tokens=num_free_kv_tokens,
+        step_time_s=status.step_time_s,
+        failure=status.failure,
+    )
+
+
+def write_record(
+    facts: NodeFacts, state: str, spans: Iterable[record_pb2.SpanRecord], *, num_sessions: int, sequence: int
+) -> record_pb2.NodeRecord:
+    """The node as it is now; `sequence` must rise from record to record, across restarts too."""
+    return record_pb2.NodeRecord(
+        node_id=facts.node_id,
+        edge_address=facts.edge_address,
+        name=facts.name,
+        software=software(),
+        protocol_version=PROTOCOL_VERSION,
+        device=facts.device,
+        memory_bytes=facts.memory_bytes,
+        state=state,
+        spans=spans,
+        sequence=sequence,
+        num_sessions=num_sessions,
+        started_at_s=facts.started_at_s,
+    )

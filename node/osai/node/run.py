@@ -1,0 +1,91 @@
+"""Puts one node together: identity, device, engine, ring, edge server, membership."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable
+
+from osai.core.errors import OsaiError
+from osai.core.identity import Identity
+from osai.core.rpc import EDGE_MAX_BYTES, bind, make_server
+from osai.core.standard_services import add_standard_services
+from osai.node.config import NodeConfig
+from osai.node.device import Device, find_device
+from osai.node.edge_service import EdgeService
+from osai.node.engine.engine import Engine
+from osai.node.engine.options import EngineOptions
+from osai.node.hosting import Host, Progress
+from osai.node.membership import SpanStatus
+from osai.node.process import NodeProcess
+from osai.node.record import NodeFacts
+from osai.node.ring import Ring
+from osai.node.stage import Peer
+from osai.node.state import load_identity
+from osai.proto import edge_pb2, edge_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+SERVER_GRACE_S = 1.0  # for the last messages to be written when the node stops
+
+OnReady = Callable[[NodeFacts, tuple[SpanStatus, ...]], None]
+
+
+async def run_node(config: NodeConfig, on_ready: OnReady, progress: Progress) -> None:
+    """Run a node until it leaves.
+
+    Raises:
+        OsaiError: why it could not start, join or go on.
+    """
+    identity = load_identity(config.state_dir)
+    device = find_device(config.device)
+    server = make_server(max_message_bytes=EDGE_MAX_BYTES)
+    port = bind(server, config.listen)
+    facts = _facts(config, identity, device, port)
+    loop = asyncio.get_running_loop()
+    failure: asyncio.Future[OsaiError] = loop.create_future()
+    options = EngineOptions(num_threads=config.num_threads)
+
+    def engine_failed(error: OsaiError) -> None:
+        if not failure.done():
+            failure.set_result(error)
+
+    ring = Ring(
+        Peer(node_id=facts.node_id, address=facts.edge_address),
+        lambda on_output: Engine(loop, on_output, engine_failed, options),
+    )
+    ring.engine.start()
+    async with ring:
+        edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService(facts.node_id, ring), server)
+        health = await add_standard_services(server, [edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name])
+        await server.start()
+        await health.set_serving(serving=True)
+        host = Host(config, device, ring.engine, progress)
+        process = NodeProcess(config, identity, facts, ring, host, lambda spans: on_ready(facts, spans))
+        failure.add_done_callback(lambda done: None if done.cancelled() else process.fail(done.result()))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, process.drain, f"received {number.name}")
+        try:
+            await process.run()
+        finally:
+            failure.cancel()
+            await server.stop(SERVER_GRACE_S)
+            with contextlib.suppress(OsaiError):  # logged by the engine; the process ends anyway
+                await ring.engine.stop()
+
+
+def _facts(config: NodeConfig, identity: Identity, device: Device, port: int) -> NodeFacts:
+    host = config.announce or config.listen.rpartition(":")[0]
+    address = host if config.announce.rpartition(":")[2].isdecimal() else f"{host}:{port}"
+    return NodeFacts(
+        node_id=identity.node_id,
+        edge_address=address,
+        name=config.name,
+        device=device.description,
+        memory_bytes=config.memory_bytes,
+        started_at_s=time.time(),
+    )
+
+
+__all__ = ["OnReady", "run_node"]

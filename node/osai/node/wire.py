@@ -1,0 +1,108 @@
+"""Between the wire's messages and the node's own data: protobuf stays here, at the edge."""
+
+from collections.abc import Sequence
+
+import torch
+
+from osai.core.errors import InvalidRequestError
+from osai.core.layers import LayerRange
+from osai.core.sampling import SamplingParams
+from osai.node.engine.api import Rows, Sampled
+from osai.node.stage import OpenRequest, Peer
+from osai.proto import common_pb2, edge_pb2
+
+WIRE_DTYPES: dict[torch.dtype, common_pb2.DType.ValueType] = {
+    torch.float32: common_pb2.DTYPE_FLOAT32,
+    torch.bfloat16: common_pb2.DTYPE_BFLOAT16,
+    torch.float16: common_pb2.DTYPE_FLOAT16,
+    torch.int32: common_pb2.DTYPE_INT32,
+}
+TORCH_DTYPES = {wire: dtype for dtype, wire in WIRE_DTYPES.items()}
+
+_FINISH = {
+    None: common_pb2.FINISH_REASON_UNSPECIFIED,
+    "stop": common_pb2.FINISH_REASON_STOP,
+    "length": common_pb2.FINISH_REASON_LENGTH,
+}
+
+
+def read_open(message: edge_pb2.OpenSession) -> OpenRequest:
+    """Read a coordinator's OpenSession.
+
+    Raises:
+        InvalidRequestError: if a number in it is out of bounds.
+    """
+    if not 0 < message.num_prompt_tokens <= message.max_total_tokens:
+        raise InvalidRequestError(
+            f"a session of {message.num_prompt_tokens} prompt tokens and {message.max_total_tokens} in all can't be run"
+        )
+    return OpenRequest(
+        session=message.session,
+        epoch=message.epoch,
+        model_id=message.model_id,
+        layers=LayerRange(message.span.start, message.span.end),
+        manifest_digest=message.manifest_digest,
+        successor=Peer(node_id=message.successor.node_id, address=message.successor.address),
+        num_prompt_tokens=message.num_prompt_tokens,
+        max_total_tokens=message.max_total_tokens,
+        sampling=read_sampling(message.sampling),
+        stop_token_ids=frozenset(message.stop_token_ids),
+        prompt_token_ids=tuple(message.prompt_token_ids),
+    )
+
+
+def read_sampling(message: common_pb2.SamplingParams) -> SamplingParams:
+    """Read sampling parameters.
+
+    Raises:
+        InvalidRequestError: if one is out of its bounds.
+    """
+    return SamplingParams(
+        temperature=message.temperature,
+        top_k=message.top_k,
+        top_p=message.top_p,
+        min_p=message.min_p,
+        repetition_penalty=message.repetition_penalty,
+        presence_penalty=message.presence_penalty,
+        frequency_penalty=message.frequency_penalty,
+        seed=message.seed,
+        num_logprobs=message.num_logprobs if message.HasField("num_logprobs") else None,
+    )
+
+
+def read_rows(frame: edge_pb2.Frame) -> Rows:
+    """Whose rows a frame carries."""
+    return Rows(session=frame.session, epoch=frame.epoch, position=frame.position, count=frame.count)
+
+
+def read_tensor(batch: edge_pb2.FrameBatch) -> torch.Tensor:
+    """The rows of a checked batch: [num_tokens] int32 token ids, or [num_tokens, hidden_size]."""
+    # bytearray: torch wants memory that it may write to
+    return torch.frombuffer(bytearray(batch.data), dtype=TORCH_DTYPES[batch.dtype]).view(tuple(batch.shape))
+
+
+def write_batch(rows: Sequence[Rows], tensor: torch.Tensor) -> edge_pb2.LinkMessage:
+    """A message that carries `tensor`, [num_tokens] int32 or [num_tokens, hidden_size], contiguous, on the CPU."""
+    batch = edge_pb2.FrameBatch(
+        frames=[
+            edge_pb2.Frame(session=part.session, epoch=part.epoch, position=part.position, count=part.count)
+            for part in rows
+        ],
+        dtype=WIRE_DTYPES[tensor.dtype],
+        shape=tensor.shape,
+        data=tensor.view(torch.uint8).numpy().tobytes(),
+    )
+    return edge_pb2.LinkMessage(frames=batch)
+
+
+def write_token(sampled: Sampled) -> edge_pb2.Token:
+    """One drawn token for the coordinator."""
+    token = common_pb2.SampledToken(token_id=sampled.token_id, logprob=sampled.logprob)
+    token.top.extend(common_pb2.TokenLogprob(token_id=other, logprob=logprob) for other, logprob in sampled.top)
+    return edge_pb2.Token(
+        session=sampled.session,
+        epoch=sampled.epoch,
+        index=sampled.index,
+        token=token,
+        finish=_FINISH[sampled.finish],
+    )
