@@ -1,0 +1,159 @@
+"""Supervision of one session: events and `now` in, actions out. Pure; the shell is osai.coordinator.generations."""
+
+from dataclasses import dataclass
+
+from osai.coordinator.api import StageView
+from osai.core.errors import (
+    CancelledError,
+    DeadlineExceededError,
+    OsaiError,
+    PeerError,
+    UnavailableError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisionConfig:
+    """How long a session may take for what.
+
+    Attributes:
+        open_s: until every stage has said that it is open; a stage may be in the middle of a long step.
+        first_token_s: until the first token, and prompt_token_s more for each token of the prompt.
+        prompt_token_s: 20 tokens a second of prefill is slower than any node worth having.
+        next_token_s: between tokens; above any step of a healthy pipeline, below a person's patience.
+    """
+
+    open_s: float = 10.0
+    first_token_s: float = 30.0
+    prompt_token_s: float = 0.05
+    next_token_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEvent:
+    """A token that the tail drew. `finish` is "stop" or "length" on the last one."""
+
+    epoch: int
+    index: int
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    finish: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open the session on every stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendPrompt:
+    """Push the prompt's token ids to the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Give a token to the client."""
+
+    token: TokenEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the session on every stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The session is over: complete with a finish reason, or with an error."""
+
+    reason: str = ""
+    error: OsaiError | None = None
+
+
+Action = Open | SendPrompt | Emit | Close | End
+
+
+class Session:
+    """One session on one pipeline."""
+
+    def __init__(
+        self, pipeline: tuple[StageView, ...], num_prompt_tokens: int, config: SupervisionConfig, now_s: float
+    ) -> None:
+        self.pipeline = pipeline
+        self.epoch = 1
+        self._config = config
+        self._num_prompt_tokens = num_prompt_tokens
+        self._waiting = {stage.node_id for stage in pipeline}  # not open yet
+        self._num_tokens = 0
+        self._over = False
+        self.deadline_s = now_s + config.open_s
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens generated so far."""
+        return self._num_tokens
+
+    def start(self) -> list[Action]:
+        """Begin."""
+        return [Open()]
+
+    def opened(self, node_id: str, epoch: int, now_s: float) -> list[Action]:
+        """A stage has set the session up."""
+        if self._over or epoch != self.epoch or node_id not in self._waiting:
+            return []
+        self._waiting.remove(node_id)
+        if self._waiting:
+            return []
+        self.deadline_s = now_s + self._config.first_token_s + self._config.prompt_token_s * self._num_prompt_tokens
+        return [SendPrompt()]
+
+    def token(self, token: TokenEvent, now_s: float) -> list[Action]:
+        """The tail has drawn a token."""
+        if self._over or token.epoch != self.epoch:
+            return []
+        if token.index != self._num_tokens:
+            problem = PeerError(f"the tail sent token {token.index} where {self._num_tokens} was due")
+            return self._end(End(error=problem))
+        self._num_tokens += 1
+        self.deadline_s = now_s + self._config.next_token_s
+        if token.finish is None:
+            return [Emit(token)]
+        return [Emit(token), *self._end(End(reason=token.finish))]
+
+    def failed(self, epoch: int, error: OsaiError) -> list[Action]:
+        """A stage says that it can't go on."""
+        return [] if epoch != self.epoch else self._end(End(error=error))
+
+    def lost(self, node_id: str, reason: OsaiError) -> list[Action]:
+        """The link to a stage broke."""
+        if all(stage.node_id != node_id for stage in self.pipeline):
+            return []
+        message = f"node {node_id} was lost after {self._num_tokens} tokens ({reason.message}); try again"
+        return self._end(End(error=UnavailableError(message, subject=node_id)))
+
+    def stop(self, reason: str) -> list[Action]:
+        """The coordinator has seen enough: a stop string."""
+        return self._end(End(reason=reason))
+
+    def cancel(self) -> list[Action]:
+        """The client has gone."""
+        return self._end(End(error=CancelledError("the client cancelled the generation")))
+
+    def tick(self, now_s: float) -> list[Action]:
+        """Time passes."""
+        if now_s < self.deadline_s:
+            return []
+        if self._waiting:
+            late = ", ".join(sorted(self._waiting))
+            return self._end(End(error=UnavailableError(f"not opened in time by {late}", subject=min(self._waiting))))
+        problem = DeadlineExceededError(
+            f"no token came in time after {self._num_tokens}; the pipeline may be overloaded"
+        )
+        return self._end(End(error=problem))
+
+    def _end(self, end: End) -> list[Action]:
+        if self._over:
+            return []
+        self._over = True
+        return [Close(), end]
