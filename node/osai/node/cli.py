@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 import uvloop
 
-from osai.core.embedded import MODEL_ID, publisher_key_file
-from osai.core.errors import SetupError, TrustError, UnavailableError
+from osai.core.errors import SetupError, UnavailableError
 from osai.core.layers import LayerRange
 from osai.core.logs import configure_logs
-from osai.core.manifest import TrustPolicy, parse_public_key
 from osai.core.protocol import software
 from osai.core.reporting import ReportingGroup
+from osai.core.trust_files import read_trust
 from osai.node.config import NodeConfig, Wish, parse_bytes
 
 DEFAULT_STATE = Path("~/.local/state/osai/node")
@@ -97,7 +96,7 @@ def join(
         announce=announce,
         dht_listen=dht_listen,
         state_dir=state.expanduser(),
-        trust=_trust(trust),
+        trust=read_trust(trust),
         allow_unsigned=allow_unsigned,
         device=found.spec,
         dtype=dtype,
@@ -147,16 +146,3 @@ def _wishes(models: tuple[str, ...], spans: tuple[str, ...], weights: tuple[str,
         )
         for i, name in enumerate(names)
     )
-
-
-def _trust(files: tuple[Path, ...]) -> TrustPolicy:
-    policy = TrustPolicy()
-    embedded = publisher_key_file()
-    if embedded.exists():
-        policy |= TrustPolicy.pinned(MODEL_ID, parse_public_key(embedded.read_bytes()))
-    for file in files:
-        try:
-            policy |= TrustPolicy.of([parse_public_key(file.read_bytes())])
-        except TrustError as e:
-            raise SetupError(f"{file}: {e}") from e
-    return policy

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from osai.node.weights.source import open_source
-from osai.node.weights.verified import VerifiedCheckpoint
 
 from osai.core.embedded import MODEL_ID, model_dir
 from osai.core.errors import AssignmentError, ManifestError, WeightsError
@@ -22,6 +20,8 @@ from osai.node.engine.span_model import load_span, span_tensor_names
 from osai.node.membership import Assigned, SpanStatus
 from osai.node.ring import ServedSpan
 from osai.node.stage import HostedSpan
+from osai.node.weights.source import open_source
+from osai.node.weights.verified import VerifiedCheckpoint
 from osai.node.wire import WIRE_DTYPES
 from osai.proto import common_pb2
 

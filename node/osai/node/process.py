@@ -12,6 +12,7 @@ from osai.core.errors import OsaiError, from_proto
 from osai.core.identity import Identity
 from osai.core.layers import LayerRange
 from osai.core.records import NODES_KEY
+from osai.core.state import LIBP2P_KEY_FILE
 from osai.node.config import NodeConfig
 from osai.node.control import Control
 from osai.node.coordinators import Coordinators, is_multiaddr
@@ -32,7 +33,6 @@ from osai.node.membership import (
 )
 from osai.node.record import NodeFacts, write_record, write_span
 from osai.node.ring import Ring
-from osai.node.state import LIBP2P_KEY_FILE
 from osai.proto import common_pb2, control_pb2, record_pb2
 
 log = logging.getLogger(__name__)

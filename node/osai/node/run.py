@@ -11,6 +11,7 @@ from osai.core.errors import OsaiError
 from osai.core.identity import Identity
 from osai.core.rpc import EDGE_MAX_BYTES, bind, make_server
 from osai.core.standard_services import add_standard_services
+from osai.core.state import load_identity
 from osai.node.config import NodeConfig
 from osai.node.device import Device, find_device
 from osai.node.edge_service import EdgeService
@@ -22,7 +23,6 @@ from osai.node.process import NodeProcess
 from osai.node.record import NodeFacts
 from osai.node.ring import Ring
 from osai.node.stage import Peer
-from osai.node.state import load_identity
 from osai.proto import edge_pb2, edge_pb2_grpc
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The node's state folder: its identity, and libp2p's key."""
+"""A member's state folder: its identity, and libp2p's key."""
 
 import os
 from pathlib import Path

@@ -1,0 +1,5 @@
+"""`python -m osai.coordinator` is `osai-coordinator`."""
+
+from osai.coordinator.cli import main
+
+main()

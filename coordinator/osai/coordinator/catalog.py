@@ -1,0 +1,173 @@
+"""The models that this coordinator serves: manifest, facts, tokenizer."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from osai.coordinator.api import ChatMessage
+from osai.coordinator.placement import ModelSize
+from osai.coordinator.text import Tokenizer
+from osai.core.errors import ManifestError, SetupError, UnknownModelError, WeightsError
+from osai.core.manifest import MANIFEST_FILE, Manifest, SignedManifest, TrustPolicy, parse, verify
+from osai.core.model import ModelFacts
+
+log = logging.getLogger(__name__)
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """One model.
+
+    Attributes:
+        manifest: as it was read, and passed on to the nodes.
+        signed: whether a trusted key has signed it.
+        source: where nodes may find the weights, besides where they were told to look; a hub id or empty.
+    """
+
+    manifest: SignedManifest
+    manifest_file: bytes
+    signed: bool
+    facts: ModelFacts
+    tokenizer: Tokenizer
+    source: str
+    config: Mapping[str, object]
+
+    @property
+    def model_id(self) -> str:
+        """The id under which clients ask for it."""
+        return self.manifest.manifest.model_id
+
+    def encode(self, prompt: str | tuple[int, ...] | tuple[ChatMessage, ...]) -> tuple[int, ...]:
+        """Token ids of a prompt, whatever its form.
+
+        Raises:
+            InvalidRequestError: if the model has no chat template, or the chat does not fit it.
+        """
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        chat = [part for part in prompt if isinstance(part, ChatMessage)]
+        return self.tokenizer.encode(chat) if chat else tuple(part for part in prompt if isinstance(part, int))
+
+    def size(self, dtype: str) -> ModelSize:
+        """What its parts take on a node that runs in `dtype` ("auto" for the checkpoint's own)."""
+        manifest = self.manifest.manifest
+        own = _checkpoint_item_bytes(manifest)
+        scale = ITEM_BYTES.get(dtype, own) / own
+        kv_bytes = int(_kv_bytes_per_token(self.config, self.facts) * own * scale) * self.facts.max_context
+        outer = int(manifest.outer_bytes() * scale)
+        return ModelSize(
+            layer_bytes=tuple(int(size * scale) + kv_bytes for size in manifest.layer_bytes()[: self.facts.num_layers]),
+            head_bytes=outer,
+            tail_bytes=outer,
+        )
+
+
+def _checkpoint_item_bytes(manifest: Manifest) -> int:
+    sizes = {"F32": 4, "BF16": 2, "F16": 2}
+    return next((sizes[entry.dtype] for entry in manifest.tensors if entry.dtype in sizes), 2)
+
+
+def _kv_bytes_per_token(config: Mapping[str, object], facts: ModelFacts) -> int:
+    """Numbers that one layer's KV takes for a token: an upper bound, since latent KV is smaller."""
+    nested = config.get("text_config")
+    text = {**config, **nested} if isinstance(nested, Mapping) else config
+    heads = _number(text, "num_attention_heads", 1)
+    head_dim = _number(text, "head_dim", facts.hidden_size // heads)
+    kv_heads = _number(text, "num_key_value_heads", _number(text, "num_kv_heads", heads))
+    return 2 * kv_heads * head_dim
+
+
+def _number(config: Mapping[str, object], name: str, default: int) -> int:
+    value = config.get(name)
+    return value if isinstance(value, int) and value > 0 else default
+
+
+class Catalog:
+    """Models by id."""
+
+    def __init__(self, models: list[ServedModel]) -> None:
+        self._models: dict[str, ServedModel] = {}
+        for model in models:
+            if model.model_id in self._models:
+                raise SetupError(f"two models are called {model.model_id}; serve one of them")
+            self._models[model.model_id] = model
+
+    @property
+    def models(self) -> tuple[ServedModel, ...]:
+        """Every model, in the order given."""
+        return tuple(self._models.values())
+
+    def get(self, model_id: str) -> ServedModel:
+        """The model of that id; an empty id means the only one.
+
+        Raises:
+            UnknownModelError: if there is none.
+        """
+        if not model_id and len(self._models) == 1:
+            return next(iter(self._models.values()))
+        try:
+            return self._models[model_id]
+        except KeyError:
+            served = ", ".join(self._models) or "none"
+            asked = f"model {model_id!r} is not served here" if model_id else "name a model"
+            raise UnknownModelError(f"{asked}; served are: {served}") from None
+
+
+def load_model(folder: Path, manifest_path: Path | None, trust: TrustPolicy, *, allow_unsigned: bool) -> ServedModel:
+    """Read and verify what a coordinator needs of a model: no weights.
+
+    Raises:
+        ManifestError: if the manifest is missing or not to be believed.
+        WeightsError: if a file is missing or differs from the manifest.
+    """
+    path = manifest_path or folder / MANIFEST_FILE
+    try:
+        manifest_file = path.read_bytes()
+    except OSError as e:
+        raise ManifestError(
+            f"{path} can't be read ({e.strerror}); make one with `osai manifest create {folder} --key K --model-id ID`"
+        ) from e
+    signed = parse(manifest_file)
+    trusted = _is_trusted(signed, trust, allow_unsigned=allow_unsigned)
+    _verify_files(folder, signed.manifest)
+    config = json.loads((folder / "config.json").read_bytes())
+    generation = folder / "generation_config.json"
+    return ServedModel(
+        manifest=signed,
+        manifest_file=manifest_file,
+        signed=trusted,
+        facts=ModelFacts.from_config(config, json.loads(generation.read_bytes()) if generation.exists() else None),
+        tokenizer=Tokenizer(folder),
+        source="",
+        config=config,
+    )
+
+
+def _is_trusted(signed: SignedManifest, trust: TrustPolicy, *, allow_unsigned: bool) -> bool:
+    try:
+        verify(signed, trust)
+    except ManifestError as e:
+        if not allow_unsigned:
+            raise
+        log.warning("UNVERIFIED MODEL: %s; going on because of --allow-unsigned", e)
+        return False
+    return True
+
+
+def _verify_files(folder: Path, manifest: Manifest) -> None:
+    """Compare config and tokenizer with the manifest; they are small, so they are read once for this alone."""
+    listed = {entry.path for entry in manifest.files}
+    if "config.json" not in listed:
+        raise ManifestError(f"the manifest of {manifest.model_id} does not list config.json; create it anew")
+    for entry in manifest.files:
+        try:
+            data = (folder / entry.path).read_bytes()
+        except OSError as e:
+            raise WeightsError(f"{folder / entry.path} can't be read: {e.strerror}", subject=entry.path) from e
+        if sha256(data).hexdigest() != entry.sha256 and entry.sha256:
+            raise WeightsError(f"{folder / entry.path} differs from the manifest", subject=entry.path)

@@ -1,0 +1,115 @@
+"""The `osai-coordinator` command."""
+
+import json
+from pathlib import Path
+
+import click
+import uvloop
+
+from osai.coordinator.config import CoordinatorConfig, ModelConfig
+from osai.core.embedded import model_dir
+from osai.core.errors import SetupError, UnavailableError
+from osai.core.logs import configure_logs
+from osai.core.protocol import software
+from osai.core.reporting import ReportingGroup
+from osai.core.trust_files import read_trust
+
+DEFAULT_STATE = Path("~/.local/state/osai/coordinator")
+HEALTH_TIMEOUT_S = 3.0
+
+
+@click.group(cls=ReportingGroup)
+@click.version_option(message="%(version)s", version=software())
+def main() -> None:
+    """Run a coordinator of an osai swarm."""
+
+
+SERVE_EXAMPLES = """
+\b
+Examples:
+  # the embedded model; nodes join with `osai-node join THIS_HOST:7070`
+  osai-coordinator serve
+  # two models of publishers that you trust, in a swarm that exists already
+  osai-coordinator serve --model /models/a --model /models/b --trust a.pub --trust b.pub \\
+      --join /ip4/10.0.0.7/tcp/31337/p2p/QmPeer
+"""
+
+
+@main.command(epilog=SERVE_EXAMPLES)
+@click.option("--listen", default="0.0.0.0:7070", show_default=True, help="HOST:PORT of gRPC; port 0: a free one.")
+@click.option("--http", "http_listen", default="0.0.0.0:8080", show_default=True,
+              help="HOST:PORT of the HTTP API and the health page.")  # fmt: skip
+@click.option("--dht", "dht_listen", default="0.0.0.0:0", show_default=True, help="HOST:PORT of libp2p.")
+@click.option("--announce", default="", help="HOST under which others reach this machine; default: as in --listen.")
+@click.option("--join", "dht_peers", multiple=True, help="libp2p address of a member of the swarm. Repeatable.")
+@click.option("--model", "folders", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Folder with config, tokenizer and manifest; default: the embedded model. Repeatable.")  # fmt: skip
+@click.option("--manifest", "manifests", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Manifest of the model, where it is not in its folder. One a --model.")  # fmt: skip
+@click.option("--trust", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Public key of a publisher whose manifests are believed. Repeatable.")  # fmt: skip
+@click.option("--allow-unsigned", is_flag=True, help="Serve models that no trusted key has signed; they are marked.")
+@click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True,
+              help="Folder that keeps the coordinator's identity.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def serve(
+    listen: str,
+    http_listen: str,
+    dht_listen: str,
+    announce: str,
+    dht_peers: tuple[str, ...],
+    folders: tuple[Path, ...],
+    manifests: tuple[Path, ...],
+    trust: tuple[Path, ...],
+    allow_unsigned: bool,
+    state: Path,
+    as_json: bool,
+    log_level: str,
+) -> None:
+    """Serve models from the nodes that join."""
+    configure_logs(log_level)
+    # these bring torch (through hivemind); `osai-coordinator --help` must not wait for it
+    from osai.coordinator.run import Addresses, run_coordinator  # noqa: PLC0415
+
+    if manifests and len(manifests) != len(folders):
+        raise SetupError(f"{len(manifests)} times --manifest for {len(folders)} models: give one a --model")
+    if not http_listen.rpartition(":")[2].isdecimal():
+        raise SetupError(f"{http_listen!r} is no address; write --http HOST:PORT")
+    config = CoordinatorConfig(
+        listen=listen,
+        http_listen=http_listen,
+        dht_listen=dht_listen,
+        announce=announce,
+        dht_peers=dht_peers,
+        state_dir=state.expanduser(),
+        models=tuple(
+            ModelConfig(folder=folder, manifest=manifests[i] if manifests else None)
+            for i, folder in enumerate(folders or (model_dir(),))
+        ),
+        trust=read_trust(trust),
+        allow_unsigned=allow_unsigned,
+    )
+
+    def on_ready(at: Addresses) -> None:
+        if as_json:
+            click.echo(json.dumps({"id": at.coordinator_id, "grpc": at.grpc, "http": at.http, "dht": at.dht}))
+            return
+        click.echo(f"clients:  osai generate --coordinator {at.grpc} PROMPT")
+        click.echo(f"nodes:    osai-node join {at.grpc}")
+        click.echo(f"page:     {at.http}")
+        for address in at.dht:
+            click.echo(f"DHT:      {address}")
+
+    uvloop.run(run_coordinator(config, on_ready))
+
+
+@main.command()
+@click.option("--address", default="127.0.0.1:7070", show_default=True, help="HOST:PORT of the coordinator's gRPC.")
+def health(address: str) -> None:
+    """Exit with 0 if the coordinator at ADDRESS serves, else with 1."""
+    from osai.core.standard_services import is_serving  # noqa: PLC0415
+
+    if not uvloop.run(is_serving(address, HEALTH_TIMEOUT_S)):
+        raise UnavailableError(f"the coordinator at {address} runs, but does not serve yet")
+    click.echo("serving")

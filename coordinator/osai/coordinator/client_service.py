@@ -1,0 +1,61 @@
+"""The gRPC service for clients."""
+
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+from osai.coordinator.api import Generations
+from osai.coordinator.client_wire import read_request, write_event, write_models, write_swarm
+from osai.core.errors import InternalError, OsaiError
+from osai.core.protocol import check_hello, hello
+from osai.core.rpc import abort
+from osai.proto import client_pb2, client_pb2_grpc, common_pb2
+
+log = logging.getLogger(__name__)
+
+
+class ClientService(client_pb2_grpc.CoordinatorServicer):
+    """Serves osai.v1.Coordinator.
+
+    Args:
+        coordinator_id: named in the greeting.
+        generations: the coordinator behind it.
+        draw_seed: gives a seed to a request that names none.
+    """
+
+    def __init__(self, coordinator_id: str, generations: Generations, draw_seed: Callable[[], int]) -> None:
+        self._coordinator_id = coordinator_id
+        self._generations = generations
+        self._draw_seed = draw_seed
+
+    async def Greet(self, request: common_pb2.Hello, context: Any) -> common_pb2.Hello:  # noqa: N802, ANN401
+        """Exchange versions."""
+        try:
+            check_hello(request)
+        except OsaiError as e:
+            log.warning("refused %s: %s", context.peer(), e)
+            await abort(context, e)
+        return hello(self._coordinator_id)
+
+    async def Generate(self, request: client_pb2.GenerateRequest, context: Any) -> None:  # type: ignore[override] # noqa: N802, ANN401
+        """Run one generation; the call's cancellation, also by a lost connection, cancels it."""
+        try:
+            wanted = read_request(request, self._draw_seed)
+            async with aclosing(self._generations.generate(wanted)) as events:
+                async for event in events:
+                    await context.write(write_event(event))
+        except OsaiError as e:
+            log.info("generation for %s ended: %s", context.peer(), e)
+            await abort(context, e)
+        except Exception as e:
+            log.exception("generation for %s failed", context.peer())
+            await abort(context, InternalError(f"the coordinator failed ({type(e).__name__}); its log says more"))
+
+    async def ListModels(self, request: client_pb2.ListModelsRequest, context: Any) -> client_pb2.ListModelsResponse:  # noqa: ARG002, N802, ANN401
+        """Models that are served."""
+        return client_pb2.ListModelsResponse(models=write_models(self._generations.swarm().models))
+
+    async def GetSwarm(self, request: client_pb2.GetSwarmRequest, context: Any) -> client_pb2.GetSwarmResponse:  # noqa: ARG002, N802, ANN401
+        """The swarm as it is now."""
+        return write_swarm(self._generations.swarm())

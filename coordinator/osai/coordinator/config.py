@@ -1,0 +1,40 @@
+"""What `osai-coordinator serve` was told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from osai.core.manifest import TrustPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A model to serve: the folder of its config, tokenizer and manifest; no weights are read from it."""
+
+    folder: Path
+    manifest: Path | None  # None: osai-manifest.json in the folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorConfig:
+    """One coordinator.
+
+    Attributes:
+        listen: HOST:PORT of gRPC, for clients and nodes; port 0 takes a free one.
+        http_listen: HOST:PORT of the HTTP API and the health page.
+        dht_listen: HOST:PORT of libp2p.
+        announce: HOST under which nodes and clients reach this machine; empty for the listening one.
+        dht_peers: libp2p multiaddrs of members of the swarm to join; none founds a new one.
+        state_dir: keeps the coordinator's identity.
+        trust: keys whose manifests are believed.
+        allow_unsigned: serve models whose manifest no trusted key has signed; they are marked.
+    """
+
+    listen: str
+    http_listen: str
+    dht_listen: str
+    announce: str
+    dht_peers: tuple[str, ...]
+    state_dir: Path
+    models: tuple[ModelConfig, ...]
+    trust: TrustPolicy
+    allow_unsigned: bool

@@ -1,0 +1,123 @@
+"""The control service: nodes join, send heartbeats, get assignments, leave."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from osai.coordinator.registrar import Registrar, Wish
+from osai.coordinator.swarm import Swarm
+from osai.coordinator.wire import read_node
+from osai.core.errors import OsaiError, PeerError, ProtocolMismatchError, UnavailableError
+from osai.core.layers import LayerRange
+from osai.core.protocol import check_hello, hello
+from osai.core.rpc import abort
+from osai.proto import common_pb2, control_pb2, control_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+GREETING_DEADLINE_S = 5.0  # a peer that dials and says nothing does not hold a stream for longer
+HEARTBEAT_INTERVAL_S = 2.0  # two are missed before 5 s are over
+MAX_SILENCE_S = 10.0  # a node that is silent for longer has lost its loop, if not its connection
+
+Messages = AsyncIterator[control_pb2.NodeMessage]
+Context = grpc.aio.ServicerContext[control_pb2.NodeMessage, control_pb2.CoordinatorMessage]
+
+
+class ControlService(control_pb2_grpc.ControlServicer):
+    """Serves Control.Membership."""
+
+    def __init__(self, coordinator_id: str, swarm: Swarm, registrar: Registrar, dht_addresses: tuple[str, ...]) -> None:
+        self._coordinator_id = coordinator_id
+        self._swarm = swarm
+        self._registrar = registrar
+        self._dht_addresses = dht_addresses
+        self._streams: dict[str, Context] = {}
+
+    async def Membership(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802, ANN401
+        """One node's membership, from its hello until its stream ends."""
+        node_id = ""
+        try:
+            node_id = await self._greet(request_iterator, context)
+            self._streams[node_id] = context
+            await self._serve(node_id, request_iterator, context)
+        except OsaiError as e:
+            log.warning("node %s: %s", node_id or context.peer(), e)
+            await _say(context, control_pb2.CoordinatorMessage(error=e.to_proto()))
+            await abort(context, e)
+        finally:
+            if node_id and self._streams.get(node_id) is context:  # not where it has dialled in anew meanwhile
+                del self._streams[node_id]
+                self._registrar.left(node_id)
+                self._swarm.lost(node_id)
+                log.info("node %s has gone", node_id)
+
+    async def _greet(self, messages: Messages, context: Context) -> str:
+        first = await _next(messages, GREETING_DEADLINE_S)
+        if first is None or first.WhichOneof("kind") != "hello":
+            raise ProtocolMismatchError(
+                "the first message on a control stream must be hello; is the peer an osai node?"
+            )
+        check_hello(first.hello)
+        if not first.hello.peer_id:
+            raise PeerError("a node's hello must name its id")
+        await context.write(control_pb2.CoordinatorMessage(hello=hello(self._coordinator_id)))
+        return first.hello.peer_id
+
+    async def _serve(self, node_id: str, messages: Messages, context: Context) -> None:
+        while (message := await _next(messages, MAX_SILENCE_S)) is not None:
+            match message.WhichOneof("kind"):
+                case "join":
+                    await self._join(node_id, message.join, context)
+                case "heartbeat":
+                    self._heard(node_id, message.heartbeat.record)
+                case "leave":
+                    log.info("node %s leaves: %s", node_id, message.leave.reason)
+
+    async def _join(self, node_id: str, join: control_pb2.Join, context: Context) -> None:
+        self._heard(node_id, join.record)
+        welcome = control_pb2.Welcome(dht_addresses=self._dht_addresses, heartbeat_interval_s=HEARTBEAT_INTERVAL_S)
+        wishes = [_read_wish(wish) for wish in join.wishes]
+        assignments = self._registrar.joined(node_id, wishes, join.dtype, join.memory_bytes)
+        log.info("node %s (%s) has joined from %s", node_id, join.record.name, context.peer())
+        await _say(context, control_pb2.CoordinatorMessage(welcome=welcome))
+        for number, assignment in enumerate(assignments):
+            message = control_pb2.Assignment(
+                # milliseconds: rises over a coordinator's restarts, and from one coordinator to the next
+                assignment_id=int(time.time() * 1000) + number,
+                model_id=assignment.model.model_id,
+                span=common_pb2.LayerRange(start=assignment.layers.start, end=assignment.layers.end),
+                manifest=assignment.model.manifest_file,
+                source=assignment.model.source,
+            )
+            log.info("node %s is to host layers %s of %s", node_id, assignment.layers, message.model_id)
+            await _say(context, control_pb2.CoordinatorMessage(assignment=message))
+
+    def _heard(self, node_id: str, record: Any) -> None:  # noqa: ANN401 - record_pb2.NodeRecord
+        node = read_node(record)
+        if node.node_id != node_id:
+            raise PeerError(f"node {node_id} sent the record of {node.node_id}")
+        self._swarm.heard(node, time.monotonic())
+
+
+async def _next(messages: Messages, deadline_s: float) -> control_pb2.NodeMessage | None:
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await anext(messages, None)
+    except TimeoutError as e:
+        raise UnavailableError(f"nothing was heard for {deadline_s:.0f} s") from e
+
+
+async def _say(context: Context, message: control_pb2.CoordinatorMessage) -> None:
+    with contextlib.suppress(asyncio.TimeoutError):
+        async with asyncio.timeout(GREETING_DEADLINE_S):
+            await context.write(message)
+
+
+def _read_wish(wish: control_pb2.Wish) -> Wish:
+    layers = LayerRange(wish.span.start, wish.span.end) if wish.HasField("span") else None
+    return Wish(model_id=wish.model_id, layers=layers)

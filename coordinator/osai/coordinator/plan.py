@@ -1,0 +1,71 @@
+"""What a generation request comes to on its model: token ids and bounds, checked. Pure."""
+
+from dataclasses import dataclass
+
+from osai.coordinator.api import GenerationRequest
+from osai.core.errors import ContextExceededError, InvalidRequestError
+from osai.core.model import ModelFacts
+from osai.core.sampling import SamplingParams
+
+MAX_STOP_STRINGS = 16
+MAX_STOP_CHARS = 256  # what is held back of the stream at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationPlan:
+    """A request that can be run.
+
+    Attributes:
+        prompt: token ids, at least one.
+        max_total_tokens: prompt and generated tokens together, within the model's context.
+        stop_token_ids: end-of-sequence ids included, unless they are to be ignored.
+    """
+
+    prompt: tuple[int, ...]
+    max_total_tokens: int
+    sampling: SamplingParams
+    stop_token_ids: tuple[int, ...]
+    stop: tuple[str, ...]
+
+
+def plan_generation(request: GenerationRequest, prompt: tuple[int, ...], facts: ModelFacts) -> GenerationPlan:
+    """Check a request against its model.
+
+    Args:
+        request: as it came.
+        prompt: its prompt's token ids.
+        facts: of the model.
+
+    Raises:
+        InvalidRequestError: if it can't be run on any machine.
+        ContextExceededError: if it would not fit in the model's context.
+    """
+    if not prompt:
+        raise InvalidRequestError("the prompt is empty; give at least one token")
+    for token in (*prompt, *request.stop_token_ids):
+        if not 0 <= token < facts.vocab_size:
+            raise InvalidRequestError(f"token id {token} is not in the model's vocabulary of {facts.vocab_size}")
+    if request.max_tokens is not None and request.max_tokens < 1:
+        raise InvalidRequestError(f"max_tokens is {request.max_tokens}; it must be at least 1")
+    if len(request.stop) > MAX_STOP_STRINGS or any(not 0 < len(stop) <= MAX_STOP_CHARS for stop in request.stop):
+        raise InvalidRequestError(
+            f"at most {MAX_STOP_STRINGS} stop strings of 1 to {MAX_STOP_CHARS} characters are taken"
+        )
+    room = facts.max_context - len(prompt)
+    if room < 1:
+        raise ContextExceededError(
+            f"the prompt has {len(prompt)} tokens; the model's context holds {facts.max_context}"
+        )
+    if request.max_tokens is not None and request.max_tokens > room:
+        raise ContextExceededError(
+            f"{len(prompt)} prompt tokens and max_tokens {request.max_tokens} exceed the context of "
+            f"{facts.max_context}; ask for at most {room}"
+        )
+    eos = () if request.ignore_eos else facts.eos_token_ids
+    return GenerationPlan(
+        prompt=prompt,
+        max_total_tokens=len(prompt) + (request.max_tokens or room),
+        sampling=request.sampling,
+        stop_token_ids=tuple(dict.fromkeys((*request.stop_token_ids, *eos))),
+        stop=request.stop,
+    )

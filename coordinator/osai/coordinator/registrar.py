@@ -1,0 +1,93 @@
+"""Takes nodes in and says which layers each is to host. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from osai.coordinator.catalog import Catalog, ServedModel
+from osai.coordinator.placement import place
+from osai.coordinator.swarm import Swarm, replicas
+from osai.core.errors import AssignmentError, InvalidRequestError
+from osai.core.layers import LayerRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a node's operator wants hosted. An empty model id: any; no layers: whichever are needed."""
+
+    model_id: str
+    layers: LayerRange | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Layers of a model for one node."""
+
+    model: ServedModel
+    layers: LayerRange
+
+
+class Registrar:
+    """Remembers what it has assigned to the nodes whose control streams it holds."""
+
+    def __init__(self, catalog: Catalog, swarm: Swarm) -> None:
+        self._catalog = catalog
+        self._swarm = swarm
+        self._assigned: dict[str, dict[str, LayerRange]] = {}
+
+    def joined(self, node_id: str, wishes: Sequence[Wish], dtype: str, memory_bytes: int) -> list[Assignment]:
+        """A node has come: its assignments, one a wish; spans that it hosts already stay as they are.
+
+        Raises:
+            UnknownModelError: if it wishes for a model that is not served here.
+            InvalidRequestError: if it wishes for layers that the model has not.
+            AssignmentError: if nothing that it may host fits in its memory.
+        """
+        node = self._swarm.get(node_id)
+        hosted = {span.model_id: span.layers for span in node.spans if span.state != "failed"} if node else {}
+        self._assigned[node_id] = dict(hosted)
+        share = memory_bytes // max(len(wishes), 1)
+        return [
+            assignment
+            for wish in wishes
+            if wish.model_id not in hosted and not (wish.model_id == "" and hosted)
+            for assignment in (self._assign(node_id, wish, dtype, share),)
+        ]
+
+    def left(self, node_id: str) -> None:
+        """A node's control stream has ended."""
+        self._assigned.pop(node_id, None)
+
+    def _assign(self, node_id: str, wish: Wish, dtype: str, memory_bytes: int) -> Assignment:
+        models = [self._catalog.get(wish.model_id)] if wish.model_id else list(self._catalog.models)
+        if not models:
+            raise AssignmentError("this coordinator serves no model yet; start it with --model")
+        if wish.layers is not None:
+            if not wish.model_id:
+                raise InvalidRequestError("layers without a model: say which with --model")
+            wish.layers.check_within(models[0].facts.num_layers)
+            return self._remember(node_id, models[0], wish.layers)
+        weakest_first = sorted(models, key=lambda model: min(self._replicas(model)))
+        for model in weakest_first:
+            layers = place(model.size(dtype), self._replicas(model), memory_bytes)
+            if layers is not None:
+                return self._remember(node_id, model, layers)
+        raise AssignmentError(
+            f"not one layer of {', '.join(model.model_id for model in models)} fits in {memory_bytes / 2**20:.0f} MiB "
+            "with the KV of one full context; give more with --memory"
+        )
+
+    def _remember(self, node_id: str, model: ServedModel, layers: LayerRange) -> Assignment:
+        self._assigned[node_id][model.model_id] = layers
+        return Assignment(model=model, layers=layers)
+
+    def _replicas(self, model: ServedModel) -> tuple[int, ...]:
+        """Nodes per layer: what records say, and what was assigned here and is in no record yet."""
+        spans: dict[str, LayerRange] = {}
+        for node in self._swarm.nodes:
+            for span in node.spans:
+                if span.model_id == model.model_id and span.state != "failed" and node.state != "draining":
+                    spans[node.node_id] = span.layers
+        for node_id, assigned in self._assigned.items():
+            if model.model_id in assigned:
+                spans.setdefault(node_id, assigned[model.model_id])
+        return replicas(spans.values(), model.facts.num_layers)

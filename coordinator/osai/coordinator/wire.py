@@ -1,0 +1,125 @@
+"""Between the wire's messages and the coordinator's own data: protobuf stays here, at the edge."""
+
+import struct
+from collections.abc import Sequence
+
+from osai.coordinator.api import StageView
+from osai.coordinator.plan import GenerationPlan
+from osai.coordinator.session import TokenEvent
+from osai.coordinator.swarm import NodeState, SpanState
+from osai.core.errors import PeerError
+from osai.core.layers import LayerRange
+from osai.core.sampling import SamplingParams
+from osai.proto import common_pb2, edge_pb2, record_pb2
+
+_FINISH = {common_pb2.FINISH_REASON_STOP: "stop", common_pb2.FINISH_REASON_LENGTH: "length"}
+
+
+def read_node(record: record_pb2.NodeRecord) -> NodeState:
+    """Read a node's record.
+
+    Raises:
+        PeerError: if it lacks an id or an address.
+    """
+    if not record.node_id or not record.edge_address:
+        raise PeerError("a node's record must have an id and an address")
+    return NodeState(
+        node_id=record.node_id,
+        address=record.edge_address,
+        name=record.name,
+        software=record.software,
+        device=record.device,
+        memory_bytes=record.memory_bytes,
+        state=record.state,
+        spans=tuple(_read_span(span) for span in record.spans),
+        sequence=record.sequence,
+        num_sessions=record.num_sessions,
+        started_at_s=record.started_at_s,
+    )
+
+
+def _read_span(span: record_pb2.SpanRecord) -> SpanState:
+    return SpanState(
+        model_id=span.model_id,
+        layers=LayerRange(span.span.start, span.span.end),
+        manifest_digest=span.manifest_digest,
+        dtype=span.dtype,
+        state=span.state,
+        verified=span.verified,
+        num_free_kv_tokens=span.num_free_kv_tokens,
+        step_time_s=span.step_time_s,
+        failure=span.failure,
+    )
+
+
+def read_token(token: edge_pb2.Token) -> TokenEvent:
+    """Read what a tail drew."""
+    sampled = token.token
+    return TokenEvent(
+        epoch=token.epoch,
+        index=token.index,
+        token_id=sampled.token_id,
+        logprob=sampled.logprob if sampled.HasField("logprob") else None,
+        top=tuple((other.token_id, other.logprob) for other in sampled.top),
+        finish=_FINISH.get(token.finish),
+    )
+
+
+def write_sampling(params: SamplingParams) -> common_pb2.SamplingParams:
+    """Sampling parameters for the tail."""
+    return common_pb2.SamplingParams(
+        temperature=params.temperature,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        repetition_penalty=params.repetition_penalty,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        seed=params.seed,
+        num_logprobs=params.num_logprobs,
+    )
+
+
+def write_stage(stage: StageView) -> common_pb2.Stage:
+    """A stage of a pipeline."""
+    span = common_pb2.LayerRange(start=stage.span.start, end=stage.span.end)
+    return common_pb2.Stage(node_id=stage.node_id, address=stage.address, span=span)
+
+
+def write_opens(
+    session: int, epoch: int, model_id: str, digest: bytes, pipeline: Sequence[StageView], plan: GenerationPlan
+) -> list[edge_pb2.LinkMessage]:
+    """One OpenSession a stage, in order; the tail's successor is the head."""
+    messages = []
+    for i, stage in enumerate(pipeline):
+        successor = pipeline[(i + 1) % len(pipeline)]
+        opened = edge_pb2.OpenSession(
+            session=session,
+            epoch=epoch,
+            model_id=model_id,
+            span=common_pb2.LayerRange(start=stage.span.start, end=stage.span.end),
+            successor=write_stage(successor),
+            num_prompt_tokens=len(plan.prompt),
+            max_total_tokens=plan.max_total_tokens,
+            sampling=write_sampling(plan.sampling),
+            manifest_digest=digest,
+        )
+        if i == len(pipeline) - 1:
+            opened.stop_token_ids.extend(plan.stop_token_ids)
+            if plan.sampling.needs_history:
+                opened.prompt_token_ids.extend(plan.prompt)
+        messages.append(edge_pb2.LinkMessage(open=opened))
+    return messages
+
+
+def write_prompt(session: int, epoch: int, prompt: Sequence[int]) -> edge_pb2.LinkMessage:
+    """The prompt's token ids for the head."""
+    frame = edge_pb2.Frame(session=session, epoch=epoch, position=0, count=len(prompt))
+    data = struct.pack(f"<{len(prompt)}i", *prompt)
+    batch = edge_pb2.FrameBatch(frames=[frame], dtype=common_pb2.DTYPE_INT32, shape=[len(prompt)], data=data)
+    return edge_pb2.LinkMessage(frames=batch)
+
+
+def write_close(session: int) -> edge_pb2.LinkMessage:
+    """The end of a session, for every stage."""
+    return edge_pb2.LinkMessage(close=edge_pb2.CloseSession(session=session))
