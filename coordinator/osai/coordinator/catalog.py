@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -35,7 +34,6 @@ class ServedModel:
     facts: ModelFacts
     tokenizer: Tokenizer
     source: str
-    config: Mapping[str, object]
 
     @property
     def model_id(self) -> str:
@@ -58,7 +56,7 @@ class ServedModel:
         manifest = self.manifest.manifest
         own = _checkpoint_item_bytes(manifest)
         scale = ITEM_BYTES.get(dtype, own) / own
-        kv_bytes = int(_kv_bytes_per_token(self.config, self.facts) * own * scale) * self.facts.max_context
+        kv_bytes = int(self.facts.max_kv_numbers * own * scale) * self.facts.max_context
         outer = int(manifest.outer_bytes() * scale)
         return ModelSize(
             layer_bytes=tuple(int(size * scale) + kv_bytes for size in manifest.layer_bytes()[: self.facts.num_layers]),
@@ -70,21 +68,6 @@ class ServedModel:
 def _checkpoint_item_bytes(manifest: Manifest) -> int:
     sizes = {"F32": 4, "BF16": 2, "F16": 2}
     return next((sizes[entry.dtype] for entry in manifest.tensors if entry.dtype in sizes), 2)
-
-
-def _kv_bytes_per_token(config: Mapping[str, object], facts: ModelFacts) -> int:
-    """Numbers that one layer's KV takes for a token: an upper bound, since latent KV is smaller."""
-    nested = config.get("text_config")
-    text = {**config, **nested} if isinstance(nested, Mapping) else config
-    heads = _number(text, "num_attention_heads", 1)
-    head_dim = _number(text, "head_dim", facts.hidden_size // heads)
-    kv_heads = _number(text, "num_key_value_heads", _number(text, "num_kv_heads", heads))
-    return 2 * kv_heads * head_dim
-
-
-def _number(config: Mapping[str, object], name: str, default: int) -> int:
-    value = config.get(name)
-    return value if isinstance(value, int) and value > 0 else default
 
 
 class Catalog:
@@ -144,7 +127,6 @@ def load_model(folder: Path, manifest_path: Path | None, trust: TrustPolicy, *, 
         facts=ModelFacts.from_config(config, json.loads(generation.read_bytes()) if generation.exists() else None),
         tokenizer=Tokenizer(folder),
         source="",
-        config=config,
     )
 
 

@@ -18,7 +18,7 @@ DEFAULT_STATE = Path("~/.local/state/osai/coordinator")
 HEALTH_TIMEOUT_S = 3.0
 
 
-@click.group(cls=ReportingGroup)
+@click.group(cls=ReportingGroup, context_settings={"auto_envvar_prefix": "OSAI_COORDINATOR"})
 @click.version_option(message="%(version)s", version=software())
 def main() -> None:
     """Run a coordinator of an osai swarm."""

@@ -27,6 +27,7 @@ from osai.coordinator.registrar import Registrar
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.view import view_models, view_node
 from osai.coordinator.wire import read_node
+from osai.core.addresses import reachable_host
 from osai.core.directory import Directory
 from osai.core.errors import OsaiError
 from osai.core.identity import Identity
@@ -145,8 +146,7 @@ class CoordinatorProcess:
         return server, port
 
     def _reachable(self, listen: str, port: int) -> str:
-        host = self._config.announce or listen.rpartition(":")[0]
-        return f"{host}:{port}"
+        return f"{self._config.announce or reachable_host(listen.rpartition(':')[0])}:{port}"
 
     async def _announcing(self) -> None:
         while True:

@@ -18,6 +18,8 @@ class ModelFacts:
         vocab_size: number of logits.
         max_context: tokens that prompt and generation may have together.
         eos_token_ids: tokens that end a generation.
+        max_kv_numbers: numbers that one layer caches of a token, at most (latent KV is smaller).
+        dtype: of the weights as published, "" where the config does not say.
     """
 
     architecture: str
@@ -26,6 +28,8 @@ class ModelFacts:
     vocab_size: int
     max_context: int
     eos_token_ids: tuple[int, ...]
+    max_kv_numbers: int
+    dtype: str
 
     @classmethod
     def from_config(cls, config: Mapping[str, object], generation: Mapping[str, object] | None = None) -> Self:
@@ -39,13 +43,18 @@ class ModelFacts:
         nested = config.get("text_config")
         text: Mapping[str, object] = {**config, **nested} if isinstance(nested, Mapping) else config
         architectures = config.get("architectures")
+        num_layers = _size(text, "num_hidden_layers", "n_layer", "num_layers")
+        hidden_size = _size(text, "hidden_size", "n_embd", "d_model")
+        named = text.get("dtype") or text.get("torch_dtype")
         return cls(
             architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "unknown",
-            num_layers=_size(text, "num_hidden_layers", "n_layer", "num_layers"),
-            hidden_size=_size(text, "hidden_size", "n_embd", "d_model"),
+            num_layers=num_layers,
+            hidden_size=hidden_size,
             vocab_size=_size(text, "vocab_size"),
             max_context=_size(text, "max_position_embeddings", "n_positions", "max_sequence_length"),
             eos_token_ids=_eos(generation or {}) or _eos(text),
+            max_kv_numbers=_max_kv_numbers(text, hidden_size),
+            dtype=named if isinstance(named, str) else "",
         )
 
 
@@ -57,6 +66,16 @@ def _size(config: Mapping[str, object], *names: str) -> int:
                 return value
             raise WeightsError(f"config.json: {name} is {value!r}, not a positive integer")
     raise WeightsError(f"config.json: {names[0]} is missing; is this a causal language model's folder?")
+
+
+def _max_kv_numbers(config: Mapping[str, object], hidden_size: int) -> int:
+    def number(*names: str, default: int) -> int:
+        values = (config.get(name) for name in names)
+        return next((value for value in values if isinstance(value, int) and value > 0), default)
+
+    num_heads = number("num_attention_heads", "n_head", default=1)
+    head_dim = number("head_dim", "v_head_dim", default=hidden_size // num_heads)
+    return 2 * head_dim * number("num_key_value_heads", "num_kv_heads", default=num_heads)
 
 
 def _eos(config: Mapping[str, object]) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ DEFAULT_STATE = Path("~/.local/state/osai/node")
 HEALTH_TIMEOUT_S = 3.0
 
 
-@click.group(cls=ReportingGroup)
+@click.group(cls=ReportingGroup, context_settings={"auto_envvar_prefix": "OSAI_NODE"})
 @click.version_option(message="%(version)s", version=software())
 def main() -> None:
     """Lend this machine to an osai swarm."""

@@ -26,6 +26,11 @@ def is_multiaddr(address: str) -> bool:
     return False
 
 
+def host_of(address: str) -> str:
+    """The host in HOST:PORT or in a libp2p multiaddr (/ip4/HOST/tcp/...)."""
+    return address.split("/")[2] if is_multiaddr(address) else address.rpartition(":")[0].strip("[]")
+
+
 class Coordinators:
     """Addresses to try, in turn: the one that was given, then those in the DHT."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,6 +52,26 @@ class _Plan:
     dtype: torch.dtype
 
 
+class _Counted:
+    """Counts tensors' bytes as they come from the loading threads; the small files before them do not count."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done = self._total = 0
+
+    def expect(self, total: int) -> None:
+        """From now on it is the tensors that come."""
+        self._total = total
+
+    def add(self, num_bytes: int) -> None:
+        """So many more are read and verified."""
+        if self._total:
+            with self._lock:
+                self._done += num_bytes
+                self._progress(self._done, self._total)
+
+
 class Host:
     """Loads spans into one engine.
 
@@ -79,27 +100,22 @@ class Host:
         if signed.manifest.model_id != assigned.model_id:
             raise ManifestError(f"the manifest is of {signed.manifest.model_id}, not of {assigned.model_id}")
         verified = self._verify(signed)
-        done = 0
-
-        def on_bytes(count: int) -> None:
-            nonlocal done
-            done += count
-            self._progress(done, plan.num_bytes)
-
+        counted = _Counted(self._progress)
         source = await asyncio.to_thread(open_source, self._source_of(assigned))
-        checkpoint = VerifiedCheckpoint(source, signed, on_bytes)
+        checkpoint = VerifiedCheckpoint(source, signed, counted.add, allow_undigested=not verified)
         plan = await asyncio.to_thread(self._plan, assigned, signed, checkpoint)
         self._check_memory(assigned, plan)
+        counted.expect(plan.num_bytes)
         tensors = {name: checkpoint.tensor(name) for name in plan.names}
         try:
             model = await asyncio.to_thread(
-                load_span, plan.config, tensors, assigned.layers, plan.dtype, torch.device(self._device.spec)
+                load_span, plan.config, tensors, assigned.layers, dtype=plan.dtype, device=self._device.spec
             )
         except Exception:
             checkpoint.raise_failure()  # the reason, where it was the data; what the loader made of it otherwise
             raise
         checkpoint.raise_failure()
-        info = await self._engine.add_span(assigned.model_id, model, self._kv_bytes(plan))
+        info = await self._engine.add_span(assigned.model_id, model, self._kv_bytes(assigned, plan))
         step_time_s = await self._engine.measure(assigned.model_id)
         log.info("layers %s of %s: %d KV tokens, a step takes %.1f ms", assigned.layers, assigned.model_id,
                  info.num_kv_tokens, step_time_s * 1e3)  # fmt: skip
@@ -130,13 +146,12 @@ class Host:
         assigned.layers.check_within(facts.num_layers)
         entries = {entry.name: entry for entry in signed.manifest.tensors}
         names = tuple(span_tensor_names(config, list(entries), assigned.layers))
-        named = config.get("dtype") or config.get("torch_dtype")
         return _Plan(
             config=config,
             facts=facts,
             names=names,
             num_bytes=sum(entries[name].end - entries[name].begin for name in names),
-            dtype=choose_dtype(self._config.dtype, named if isinstance(named, str) else ""),
+            dtype=choose_dtype(self._config.dtype, facts.dtype),
         )
 
     def _check_memory(self, assigned: Assigned, plan: _Plan) -> None:
@@ -146,8 +161,10 @@ class Host:
                 f"has {self._config.memory_bytes / 2**20:.0f} MiB; take fewer layers or give more with --memory"
             )
 
-    def _kv_bytes(self, plan: _Plan) -> int:
-        return (self._config.memory_bytes - plan.num_bytes) // len(self._config.wishes)
+    def _kv_bytes(self, assigned: Assigned, plan: _Plan) -> int:
+        room = (self._config.memory_bytes - plan.num_bytes) // len(self._config.wishes)
+        token_bytes = plan.facts.max_kv_numbers * plan.dtype.itemsize * len(assigned.layers)
+        return min(room, MAX_KV_CONTEXTS * plan.facts.max_context * token_bytes)
 
 
 def _loaded(assigned: Assigned, plan: _Plan, signed: SignedManifest, *, verified: bool, step_time_s: float) -> Loaded:

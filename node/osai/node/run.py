@@ -7,12 +7,14 @@ import signal
 import time
 from collections.abc import Callable
 
+from osai.core.addresses import reachable_host
 from osai.core.errors import OsaiError
 from osai.core.identity import Identity
 from osai.core.rpc import EDGE_MAX_BYTES, bind, make_server
 from osai.core.standard_services import add_standard_services
 from osai.core.state import load_identity
 from osai.node.config import NodeConfig
+from osai.node.coordinators import host_of
 from osai.node.device import Device, find_device
 from osai.node.edge_service import EdgeService
 from osai.node.engine.engine import Engine
@@ -76,8 +78,8 @@ async def run_node(config: NodeConfig, on_ready: OnReady, progress: Progress) ->
 
 
 def _facts(config: NodeConfig, identity: Identity, device: Device, port: int) -> NodeFacts:
-    host = config.announce or config.listen.rpartition(":")[0]
-    address = host if config.announce.rpartition(":")[2].isdecimal() else f"{host}:{port}"
+    announced = config.announce or reachable_host(config.listen.rpartition(":")[0], host_of(config.address))
+    address = announced if announced.rpartition(":")[2].isdecimal() else f"{announced}:{port}"
     return NodeFacts(
         node_id=identity.node_id,
         edge_address=address,
@@ -86,6 +88,3 @@ def _facts(config: NodeConfig, identity: Identity, device: Device, port: int) ->
         memory_bytes=config.memory_bytes,
         started_at_s=time.time(),
     )
-
-
-__all__ = ["OnReady", "run_node"]

@@ -1,0 +1,117 @@
+"""What a manifest says, as data. docs/manifest.md is the specification; the M numbers are its clauses."""
+
+import hashlib
+from dataclasses import dataclass
+
+from osai.core.manifest.names import is_text
+
+FORMAT = 1
+MANIFEST_FILE = "osai-manifest.json"  # where a checkpoint's folder keeps it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """A file that serving needs beside the weights; `sha256` in hex."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorEntry:
+    """A tensor: bytes [begin, end) of a safetensors file.
+
+    Attributes:
+        name: as the checkpoint names it.
+        file: path of its safetensors file.
+        begin, end: byte offsets from the start of the file.
+        dtype: as safetensors names it, `BF16`.
+        layer: its decoder layer; None for every other tensor.
+        sha256: hex digest of its bytes; empty where nobody has read them (never in a signed manifest).
+    """
+
+    name: str
+    file: str
+    begin: int
+    end: int
+    dtype: str
+    shape: tuple[int, ...]
+    layer: int | None
+    sha256: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the tensor."""
+        return self.end - self.begin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The publisher's statement of a model.
+
+    Attributes:
+        format: version of this layout.
+        version: rises with every statement about the same model id.
+        created_s: seconds since 1970.
+        licence: as the publisher names it, an SPDX identifier where there is one.
+    """
+
+    model_id: str
+    version: int
+    created_s: int
+    licence: str
+    files: tuple[FileEntry, ...]
+    tensors: tuple[TensorEntry, ...]
+    format: int = FORMAT
+
+    def layer_bytes(self) -> tuple[int, ...]:
+        """Bytes of each decoder layer that the names tell of.
+
+        Layers of multi-token prediction that a checkpoint numbers on (DeepSeek V3's 61) are among them: cut the tuple
+        at the config's number of layers.
+        """
+        sizes = [0] * (1 + max((t.layer for t in self.tensors if t.layer is not None), default=-1))
+        for tensor in self.tensors:
+            if tensor.layer is not None:
+                sizes[tensor.layer] += tensor.size_bytes
+        return tuple(sizes)
+
+    def outer_bytes(self) -> int:
+        """Bytes of the text model outside its layers: embedding, final norm, head."""
+        return sum(t.size_bytes for t in self.tensors if t.layer is None and is_text(t.name))
+
+    def num_bytes(self) -> int:
+        """Bytes that the manifest vouches for: every file and tensor."""
+        return sum(file.size_bytes for file in self.files) + sum(tensor.size_bytes for tensor in self.tensors)
+
+    def lacks_digests(self) -> bool:
+        """Whether any entry has no digest."""
+        return not (all(file.sha256 for file in self.files) and all(tensor.sha256 for tensor in self.tensors))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """An Ed25519 signature; both fields raw, 32 and 64 bytes."""
+
+    public_key: bytes
+    sig: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedManifest:
+    """A parsed manifest file. Parsed is not verified: see `verify`.
+
+    Attributes:
+        signed_part: the canonical bytes of `manifest`, which the signatures cover.
+        signatures: none where the manifest is unsigned.
+    """
+
+    manifest: Manifest
+    signed_part: bytes
+    signatures: tuple[Signature, ...]
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the signed part: every stage of a pipeline must have loaded the same."""
+        return hashlib.sha256(self.signed_part).digest()

@@ -1,0 +1,159 @@
+"""The stage table: what follows from opens, frames, steps and losses."""
+
+from dataclasses import replace
+
+import pytest
+
+from osai.core.errors import AssignmentError, InternalError, UnavailableError, UnknownSessionError
+from osai.core.layers import LayerRange
+from osai.core.sampling import SamplingParams
+from osai.node.engine.api import Rows, Sampled, StepOutput
+from osai.node.stage import Deliver, Fail, Forward, HostedSpan, OpenRequest, Peer, Release, Return, StageTable
+
+NEXT = Peer(node_id="next", address="127.0.0.1:2")
+HEAD = Peer(node_id="head", address="127.0.0.1:1")
+DIGEST = b"d" * 32
+MIDDLE = LayerRange(2, 4)
+
+
+def table(start: int = 2, end: int = 4, num_layers: int = 6) -> StageTable:
+    stages = StageTable()
+    stages.host(HostedSpan(key="m", layers=LayerRange(start, end), num_layers=num_layers, manifest_digest=DIGEST))
+    return stages
+
+
+def request(session: int = 1, *, layers: LayerRange = MIDDLE, successor: Peer = NEXT) -> OpenRequest:
+    return OpenRequest(
+        session=session,
+        epoch=1,
+        model_id="m",
+        layers=layers,
+        manifest_digest=DIGEST,
+        successor=successor,
+        num_prompt_tokens=4,
+        max_total_tokens=10,
+        sampling=SamplingParams(temperature=1.0),
+        stop_token_ids=frozenset({2}),
+        prompt_token_ids=(1, 2, 3, 4),
+    )
+
+
+def rows(session: int = 1, position: int = 4, count: int = 1, epoch: int = 1) -> Rows:
+    return Rows(session=session, epoch=epoch, position=position, count=count)
+
+
+def step(*parts: Rows, sampled: tuple[Sampled, ...] = ()) -> StepOutput:
+    return StepOutput(span="m", rows=parts, hidden=None, sampled=sampled)
+
+
+def test_only_the_tail_gets_what_sampling_needs() -> None:
+    middle = table().open(request(), owner=7)
+    tail = table(4, 6).open(request(layers=LayerRange(4, 6), successor=HEAD), owner=7)
+    assert (middle.sampling, middle.stop_token_ids, middle.prompt_token_ids) == (None, frozenset(), ())
+    assert tail.sampling == SamplingParams(temperature=1.0)
+    assert tail.stop_token_ids == {2}
+    assert tail.prompt_token_ids == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (request(layers=LayerRange(0, 2)), "this node serves layers 2:4"),
+        (replace(request(), model_id="other"), "none of it"),
+        (replace(request(), manifest_digest=b"x" * 32), "digests differ"),
+    ],
+)
+def test_a_session_for_what_the_node_does_not_serve_is_refused(wrong: OpenRequest, reason: str) -> None:
+    with pytest.raises(AssignmentError, match=reason):
+        table().open(wrong, owner=7)
+
+
+def test_a_session_is_opened_once() -> None:
+    stages = table()
+    stages.open(request(), owner=7)
+    with pytest.raises(AssignmentError, match="already open"):
+        stages.open(request(), owner=8)
+
+
+def test_a_frame_of_a_session_never_opened_is_an_error_and_one_of_a_closed_session_is_dropped() -> None:
+    stages = table()
+    with pytest.raises(UnknownSessionError, match="0000000000000001"):
+        stages.span_of(rows())
+    stages.open(request(), owner=7)
+    assert stages.span_of(rows()) is not None
+    stages.close(1)
+    assert stages.span_of(rows()) is None
+
+
+def test_a_frame_of_another_epoch_is_dropped() -> None:
+    stages = table()
+    stages.open(request(), owner=7)
+    assert stages.span_of(rows(epoch=0)) is None
+
+
+def test_a_step_pushes_decode_and_prefill_rows_on_their_own_lanes() -> None:
+    stages = table()
+    for session in (1, 2, 3):
+        stages.open(request(session), owner=7)
+    parts = (rows(1), rows(2, position=0, count=3), rows(3, position=3, count=1))
+    decode, prefill = stages.stepped(step(*parts))
+    assert decode == Forward(peer=NEXT, prefill=False, rows=(parts[0], parts[2]), slices=((0, 1), (4, 5)))
+    assert prefill == Forward(peer=NEXT, prefill=True, rows=(parts[1],), slices=((1, 4),))
+
+
+def test_a_drawn_token_goes_to_its_owner_and_back_to_the_head() -> None:
+    stages = table(4, 6)
+    stages.open(request(layers=LayerRange(4, 6), successor=HEAD), owner=7)
+    token = Sampled(session=1, epoch=1, index=2, token_id=42)
+    assert stages.stepped(step(rows(), sampled=(token,))) == [
+        Deliver(owner=7, tokens=(token,)),
+        Return(peer=HEAD, rows=(rows(position=6),), token_ids=(42,)),
+    ]
+
+
+def test_the_last_token_is_not_returned() -> None:
+    stages = table(4, 6)
+    stages.open(request(layers=LayerRange(4, 6), successor=HEAD), owner=7)
+    token = Sampled(session=1, epoch=1, index=5, token_id=2, finish="stop")
+    assert stages.stepped(step(rows(), sampled=(token,))) == [Deliver(owner=7, tokens=(token,))]
+
+
+def test_rows_of_sessions_closed_meanwhile_go_nowhere() -> None:
+    stages = table()
+    stages.open(request(1), owner=7)
+    stages.open(request(2), owner=7)
+    stages.close(1)
+    (forward,) = stages.stepped(step(rows(1, count=2), rows(2)))
+    assert forward == Forward(peer=NEXT, prefill=False, rows=(rows(2),), slices=((2, 3),))
+
+
+def test_a_failed_session_is_told_and_released_and_the_others_go_on() -> None:
+    stages = table()
+    stages.open(request(1), owner=7)
+    stages.open(request(2), owner=8)
+    error = InternalError("boom")
+    output = StepOutput(span="m", rows=(rows(2),), hidden=None, failed=((rows(1), error),))
+    fail, release, forward = stages.stepped(output)
+    assert fail == Fail(owner=7, session=1, epoch=1, error=error)
+    assert release == Release(session=1)
+    assert isinstance(forward, Forward)
+    assert stages.num_sessions == 1
+
+
+def test_a_lost_owner_takes_its_sessions_along() -> None:
+    stages = table()
+    stages.open(request(1), owner=7)
+    stages.open(request(2), owner=8)
+    assert stages.owner_lost(7) == [Release(session=1)]
+    assert stages.num_sessions == 1
+
+
+def test_a_lost_successor_fails_the_sessions_that_push_to_it() -> None:
+    stages = table()
+    stages.open(request(1), owner=7)
+    stages.open(request(2, successor=HEAD), owner=8)
+    error = UnavailableError("gone", subject="next")
+    assert stages.peer_lost("next", error) == [
+        Fail(owner=7, session=1, epoch=1, error=error),
+        Release(session=1),
+    ]
