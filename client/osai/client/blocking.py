@@ -1,0 +1,125 @@
+"""The synchronous client: the asynchronous one, on a loop of its own in a thread."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Generator
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from osai.client.aio import AsyncClient
+from osai.client.events import Completion, GenerationEvent, Model, Swarm
+from osai.client.request import GenerationOptions, Prompt
+from osai.client.timeouts import Timeouts
+from osai.core.errors import CancelledError
+
+R = TypeVar("R")
+
+SETTLE_DEADLINE_S = 5.0  # for a cancelled call to unwind, which takes no network
+
+
+class LoopThread:
+    """An asyncio loop that runs in a daemon thread."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="osai-client", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """Run `work` on the loop and wait for it. KeyboardInterrupt cancels it, and is raised once it has unwound.
+
+        Raises:
+            CancelledError: if the loop has been stopped.
+        """
+        if self.stopped:
+            work.close()
+            raise CancelledError("the client is closed; open another one")
+        ended = threading.Event()
+
+        async def body() -> R:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(body(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if future.cancel():
+                ended.wait(SETTLE_DEADLINE_S)
+            raise
+
+    def stop(self) -> None:
+        """Close the generators that still run, then end the loop and its thread."""
+        self.run(self._loop.shutdown_asyncgens())
+        self.stopped = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(SETTLE_DEADLINE_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+class Client:
+    """Speaks to one coordinator, call by call; a context manager. Arguments and errors are AsyncClient's."""
+
+    def __init__(self, address: str, *, timeouts: Timeouts | None = None) -> None:
+        self._client = AsyncClient(address, timeouts=timeouts)
+        self._thread: LoopThread | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the coordinator."""
+        return self._client.address
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up and end the thread."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.run(self._client.close())
+            thread.stop()
+
+    def generate(
+        self, prompt: Prompt, *, timeouts: Timeouts | None = None, **options: Unpack[GenerationOptions]
+    ) -> Generator[GenerationEvent, None, None]:
+        """Run one generation; see AsyncClient.generate. Closing the iterator, or KeyboardInterrupt, cancels it."""
+        thread = self._running()
+        events = self._client.generate(prompt, timeouts=timeouts, **options)
+
+        async def following() -> GenerationEvent | None:
+            return await anext(events, None)
+
+        try:
+            while (event := thread.run(following())) is not None:
+                yield event
+        finally:
+            if not thread.stopped:
+                thread.run(events.aclose())
+
+    def complete(
+        self, prompt: Prompt, *, timeouts: Timeouts | None = None, **options: Unpack[GenerationOptions]
+    ) -> Completion:
+        """Run one generation to its end; see AsyncClient.complete."""
+        return self._running().run(self._client.complete(prompt, timeouts=timeouts, **options))
+
+    def models(self) -> tuple[Model, ...]:
+        """The models that the swarm serves."""
+        return self._running().run(self._client.models())
+
+    def swarm(self) -> Swarm:
+        """The swarm as this coordinator sees it."""
+        return self._running().run(self._client.swarm())
+
+    def _running(self) -> LoopThread:
+        if self._thread is None:
+            self._thread = LoopThread()
+        return self._thread

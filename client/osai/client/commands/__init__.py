@@ -1,0 +1,1 @@
+"""The `osai` command's groups, one module each."""

@@ -1,0 +1,111 @@
+"""Options that several commands share, and what they mean to the client."""
+
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar
+
+import click
+
+from osai.client.request import GenerationOptions
+from osai.client.timeouts import Timeouts
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_COORDINATOR = "127.0.0.1:7070"
+DEFAULT_MAX_TOKENS = 128  # a paragraph: an answer in a moment, also from a slow swarm
+
+
+class SamplingArguments(TypedDict):
+    """What `sampling_options` hands to a command."""
+
+    model: str
+    max_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    seed: int | None
+    stop: tuple[str, ...]
+
+
+def coordinator_option(function: F) -> F:
+    """`--coordinator HOST:PORT`, also from the environment."""
+    return click.option(
+        "--coordinator",
+        metavar="HOST:PORT",
+        envvar="OSAI_COORDINATOR",
+        default=DEFAULT_COORDINATOR,
+        show_default=True,
+        show_envvar=True,
+        help="The coordinator to speak to.",
+    )(function)
+
+
+def timeout_option(function: F) -> F:
+    """`--timeout SECONDS`."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        help=f"Longest wait for the first token and for each next one; "
+        f"default: {Timeouts().first_token_s:g} and {Timeouts().next_token_s:g}.",
+    )(function)
+
+
+def sampling_options(function: F) -> F:
+    """Options of how a text is generated. Their bounds are the coordinator's to judge."""
+    options = (
+        click.option("--model", metavar="ID", default="", help="Model; may be left out where there is only one."),
+        click.option(
+            "--max-tokens",
+            metavar="N",
+            type=int,
+            default=DEFAULT_MAX_TOKENS,
+            show_default=True,
+            help="At most so many tokens.",
+        ),
+        click.option(
+            "--temperature",
+            metavar="T",
+            type=float,
+            default=0.0,
+            show_default=True,
+            help="0 takes the likeliest token; around 1 varies.",
+        ),
+        click.option("--top-k", metavar="K", type=int, help="Draw from the K likeliest tokens."),
+        click.option("--top-p", metavar="P", type=float, help="Draw from the likeliest tokens that make up P."),
+        click.option("--min-p", metavar="P", type=float, help="Leave out tokens below P times the likeliest."),
+        click.option("--repetition-penalty", metavar="X", type=float, help="Above 1: avoid every token so far."),
+        click.option("--presence-penalty", metavar="X", type=float, help="Above 0: avoid tokens already generated."),
+        click.option("--frequency-penalty", metavar="X", type=float, help="Above 0: the more, the oftener they came."),
+        click.option("--seed", metavar="S", type=int, help="The same seed gives the same tokens."),
+        click.option("--stop", metavar="TEXT", multiple=True, help="End before this text. Repeatable."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def generation_options(arguments: SamplingArguments) -> GenerationOptions:
+    """The client's options of a command's arguments."""
+    return GenerationOptions(
+        model_id=arguments["model"],
+        max_tokens=arguments["max_tokens"],
+        temperature=arguments["temperature"],
+        top_k=arguments["top_k"],
+        top_p=arguments["top_p"],
+        min_p=arguments["min_p"],
+        repetition_penalty=arguments["repetition_penalty"],
+        presence_penalty=arguments["presence_penalty"],
+        frequency_penalty=arguments["frequency_penalty"],
+        seed=arguments["seed"],
+        stop=arguments["stop"],
+    )
+
+
+def timeouts_of(timeout_s: float | None) -> Timeouts:
+    """The client's deadlines for `--timeout`."""
+    return Timeouts() if timeout_s is None else Timeouts(first_token_s=timeout_s, next_token_s=timeout_s)

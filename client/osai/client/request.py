@@ -1,0 +1,119 @@
+"""A generation request as it crosses the wire. What its values mean, and whether they fit, the coordinator judges."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from osai.client.events import ChatMessage
+from osai.core.errors import InvalidRequestError
+from osai.core.rpc import CLIENT_API_MAX_BYTES
+from osai.proto import client_pb2
+
+Prompt = str | Sequence[int] | Sequence[ChatMessage]
+
+_INT64 = (-(2**63), 2**63 - 1)
+_UINT64 = (0, 2**64 - 1)
+_UINT32 = (0, 2**32 - 1)
+
+
+class GenerationOptions(TypedDict, total=False):
+    """What may be asked of a generation; whatever is left out or None, the coordinator chooses.
+
+    Attributes:
+        model_id: may be left out where the swarm serves exactly one model.
+        max_tokens: at most so many; otherwise as many as the context holds.
+        temperature: 0, the coordinator's default, takes the likeliest token.
+        top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty: see osai.core.sampling.
+        seed: the same seed gives the same tokens; otherwise the coordinator chooses one and tells it.
+        num_logprobs: n for the token's own and those of the n likeliest; otherwise none.
+        stop: strings that end the generation; the text ends before the first of them.
+        stop_token_ids: tokens that end it, besides the model's own.
+        ignore_eos: generate on past the model's end-of-sequence.
+    """
+
+    model_id: str
+    max_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    seed: int | None
+    num_logprobs: int | None
+    stop: Sequence[str]
+    stop_token_ids: Sequence[int]
+    ignore_eos: bool
+
+
+def to_proto(prompt: Prompt, options: GenerationOptions) -> client_pb2.GenerateRequest:
+    """The request on the wire.
+
+    Raises:
+        InvalidRequestError: if a value does not fit its wire type, or the request is over the message limit.
+        TypeError: if an option has no such name.
+    """
+    unknown = options.keys() - GenerationOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"no such option of a generation: {', '.join(sorted(unknown))}")
+    _check_wire_ranges(options)
+    stop = options.get("stop", ())
+    try:
+        request = client_pb2.GenerateRequest(
+            model_id=options.get("model_id", ""),
+            sampling=client_pb2.SamplingRequest(
+                temperature=options.get("temperature"),
+                top_k=options.get("top_k"),
+                top_p=options.get("top_p"),
+                min_p=options.get("min_p"),
+                repetition_penalty=options.get("repetition_penalty"),
+                presence_penalty=options.get("presence_penalty"),
+                frequency_penalty=options.get("frequency_penalty"),
+                seed=options.get("seed"),
+                num_logprobs=options.get("num_logprobs"),
+            ),
+            max_tokens=options.get("max_tokens"),
+            stop=[stop] if isinstance(stop, str) else stop,  # a lone string would go as its characters
+            stop_token_ids=options.get("stop_token_ids", ()),
+            ignore_eos=options.get("ignore_eos", False),
+        )
+        _set_prompt(request, prompt)
+    except (TypeError, ValueError) as e:  # protobuf: a value of another type, or text that is no Unicode
+        raise InvalidRequestError(f"the request can't be written: {e}") from e
+    if request.ByteSize() > CLIENT_API_MAX_BYTES:
+        raise InvalidRequestError(
+            f"the request has {request.ByteSize()} bytes, the limit is {CLIENT_API_MAX_BYTES}: shorten the prompt"
+        )
+    return request
+
+
+def _set_prompt(request: client_pb2.GenerateRequest, prompt: Prompt) -> None:
+    if isinstance(prompt, str):
+        request.prompt = prompt
+        return
+    chat = [part for part in prompt if isinstance(part, ChatMessage)]
+    token_ids = [part for part in prompt if isinstance(part, int) and not isinstance(part, bool)]
+    if not prompt or len(prompt) not in {len(chat), len(token_ids)}:
+        raise InvalidRequestError("a prompt is a text, or at least one token id, or at least one ChatMessage")
+    if chat:
+        turns = [client_pb2.ChatMessage(role=turn.role, content=turn.content) for turn in chat]
+        request.chat.CopyFrom(client_pb2.Chat(messages=turns))
+    else:
+        for token_id in token_ids:
+            _check("token id", token_id, _UINT32)
+        request.token_ids.CopyFrom(client_pb2.TokenIds(ids=token_ids))
+
+
+def _check_wire_ranges(options: GenerationOptions) -> None:
+    _check("max_tokens", options.get("max_tokens"), _INT64)
+    _check("top_k", options.get("top_k"), _INT64)
+    _check("num_logprobs", options.get("num_logprobs"), _INT64)
+    _check("seed", options.get("seed"), _UINT64)
+    for token_id in options.get("stop_token_ids", ()):
+        _check("stop token id", token_id, _UINT32)
+
+
+def _check(name: str, value: int | None, bounds: tuple[int, int]) -> None:
+    low, high = bounds
+    if value is not None and not low <= value <= high:
+        raise InvalidRequestError(f"{name} is {value}; it must lie between {low} and {high}")

@@ -1,0 +1,31 @@
+"""How long a client waits, and for what."""
+
+from dataclasses import dataclass
+
+from osai.core.errors import InvalidRequestError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Deadlines of every wait, in seconds.
+
+    Attributes:
+        connect_s: to reach the coordinator and be greeted; three slow round trips and name resolution fit well.
+        call_s: a short answer (models, swarm); it comes from the coordinator's memory.
+        first_token_s: for the session to open, where it may queue, and again for the first token, as prefill of a long
+            prompt takes minutes on slow nodes.
+        next_token_s: from token to token; a reroute rebuilds a lost span's KV meanwhile, which may take many seconds.
+
+    Raises:
+        InvalidRequestError: if a deadline is not above zero.
+    """
+
+    connect_s: float = 5.0
+    call_s: float = 10.0
+    first_token_s: float = 300.0
+    next_token_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("connect_s", "call_s", "first_token_s", "next_token_s"):
+            if not getattr(self, name) > 0:  # also catches NaN
+                raise InvalidRequestError(f"{name} is {getattr(self, name)}; a deadline must be above zero")
