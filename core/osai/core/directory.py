@@ -5,15 +5,21 @@ hint: every record is checked (osai.core.records), and the ones that fail are dr
 """
 
 import asyncio
+import errno
 import logging
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from google.protobuf.message import DecodeError
+
 from osai.core.errors import OsaiError, SetupError, TrustError, UnavailableError
 from osai.core.identity import Identity
-from osai.core.records import seal, unseal
+from osai.core.records import COORDINATORS_KEY, MAX_RECORD_BYTES, NODES_KEY, seal, unseal
+from osai.proto import record_pb2
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +35,73 @@ def to_multiaddr(host_port: str) -> str:
     host = host.strip("[]")
     kind = "ip6" if ":" in host else "ip4" if host.replace(".", "").isdecimal() else "dns"
     return f"/{kind}/{host}/tcp/{port}"
+
+
+def _check_free(address: tuple[Any, ...], family: int) -> None:
+    """Refuse a port that something listens on already: libp2p would share it with another libp2p without a word."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a predecessor do not count
+        try:
+            probe.bind(address)
+        except OSError as e:
+            why = "is the port in use? " if e.errno == errno.EADDRINUSE else f"{e.strerror}; "
+            raise SetupError(f"the DHT can't listen on {address[0]}:{address[1]}: {why}choose another --dht") from e
+
+
+async def _resolve(listen: str) -> str:
+    """`HOST:PORT` with the host as an IP address, which is all that libp2p listens on; the port must be free.
+
+    Raises:
+        SetupError: if the host is unknown or the port in use.
+    """
+    to_multiaddr(listen)  # refuses another form
+    host, _, port = listen.rpartition(":")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as e:
+        raise SetupError(f"the DHT can't listen on {listen}: {e.strerror}; choose another --dht") from e
+    family, _, _, _, address = found[0]
+    _check_free(address, family)
+    return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
+
+
+class RecordGuard:
+    """Keeps records that nobody could believe out of this member's part of the DHT (hivemind's RecordValidatorBase).
+
+    The DHT keeps the record with the latest expiry under a key and subkey. So a forged one, or a genuine one with its
+    expiry put off, would hide the member that it names until then: it must not be stored in the first place.
+
+    Args:
+        keys: names of the keys that are stored at all, by their place in the DHT.
+        loads: hivemind's deserializer.
+    """
+
+    def __init__(self, keys: Mapping[bytes, str], loads: Callable[[bytes], object]) -> None:
+        self._keys = keys
+        self._loads = loads
+
+    def validate(self, record: Any) -> bool:  # noqa: ANN401 - hivemind's DHTRecord
+        """Whether the member that `record.subkey` names has signed the record with this key and expiry."""
+        key = self._keys.get(record.key)
+        if key is None or len(record.value) > 2 * MAX_RECORD_BYTES:
+            return False
+        try:
+            subkey, sealed = self._loads(record.subkey), self._loads(record.value)
+            if not isinstance(subkey, str) or not isinstance(sealed, bytes):
+                return False
+            unseal(sealed, key, subkey, float("-inf"))  # the DHT lets go of expired records by itself
+            return bool(record_pb2.SignedRecord.FromString(sealed).expiry_s == record.expiration_time)
+        except (TrustError, DecodeError, ValueError, TypeError) as e:
+            log.warning("refused a DHT record under %s: %s", key, e)
+            return False
+
+    def sign_value(self, record: Any) -> bytes:  # noqa: ANN401 - hivemind's DHTRecord
+        """The value as it is: it comes sealed."""
+        return bytes(record.value)
+
+    def strip_value(self, record: Any) -> bytes:  # noqa: ANN401 - hivemind's DHTRecord
+        """The value as it is: `Directory.read` unseals it."""
+        return bytes(record.value)
 
 
 class Directory:
@@ -55,17 +128,32 @@ class Directory:
             SetupError: if the address can't be listened on.
             UnavailableError: if none of the peers answers.
         """
-        from hivemind.dht.node import DHTNode  # noqa: PLC0415 - brings torch: only for those who join a DHT
+        # these bring torch: only for those who join a DHT
+        from hivemind.dht.node import DHTNode  # noqa: PLC0415
+        from hivemind.dht.protocol import DHTProtocol  # noqa: PLC0415
+        from hivemind.dht.routing import DHTID  # noqa: PLC0415
+        from hivemind.p2p import P2P  # noqa: PLC0415
 
+        guard = RecordGuard(
+            {DHTID.generate(source=key).to_bytes(): key for key in (NODES_KEY, COORDINATORS_KEY)},
+            DHTProtocol.serializer.loads,
+        )
         try:
-            async with asyncio.timeout(START_DEADLINE_S):
-                dht = await DHTNode.create(
+            async with AsyncExitStack() as undo, asyncio.timeout(START_DEADLINE_S):
+                p2p = await P2P.create(
                     initial_peers=list(initial_peers) or None,
-                    host_maddrs=[to_multiaddr(listen)],
+                    host_maddrs=[to_multiaddr(await _resolve(listen))],
                     identity_path=str(key_file) if key_file else None,
-                    ensure_bootstrap_success=bool(initial_peers),
                 )
-                addresses = await dht.protocol.p2p.get_visible_maddrs()
+                undo.push_async_callback(p2p.shutdown)  # hivemind leaves the daemon running where the rest fails
+                dht = await DHTNode.create(
+                    p2p=p2p,
+                    initial_peers=list(initial_peers) or None,
+                    ensure_bootstrap_success=bool(initial_peers),
+                    record_validator=guard,
+                )
+                addresses = await p2p.get_visible_maddrs()
+                undo.pop_all()
         except OsaiError:
             raise
         except Exception as e:  # hivemind raises many kinds, some of them private
@@ -121,5 +209,6 @@ class Directory:
         try:
             async with asyncio.timeout(OPERATION_DEADLINE_S):
                 await self._dht.shutdown()
+                await self._dht.p2p.shutdown()
         except TimeoutError:
             log.warning("the DHT did not shut down within %.0f s", OPERATION_DEADLINE_S)

@@ -88,10 +88,10 @@ _PLAIN: dict[grpc.StatusCode, tuple[type[OsaiError], str]] = {
 }
 
 
-def _shared_options(max_message_bytes: int) -> Options:
+def _shared_options(max_sent_bytes: int, max_received_bytes: int) -> Options:
     return (
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_sent_bytes),
+        ("grpc.max_receive_message_length", max_received_bytes),
         ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
         ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),  # without it a stopped peer is noticed after a minute
@@ -104,7 +104,7 @@ def _shared_options(max_message_bytes: int) -> Options:
 def channel_options(max_message_bytes: int) -> Options:
     """Options of a channel: keepalive, message limits, no compression, no retries, no proxies."""
     return (
-        *_shared_options(max_message_bytes),
+        *_shared_options(max_message_bytes, max_message_bytes),
         ("grpc.enable_retries", 0),  # a generation is not idempotent; whoever calls decides
         ("grpc.enable_http_proxy", 0),  # a proxy of the environment must not come between members
         ("grpc.use_local_subchannel_pool", 1),  # a channel is one connection of its own: lanes don't share one
@@ -115,9 +115,12 @@ def channel_options(max_message_bytes: int) -> Options:
 
 
 def server_options(max_message_bytes: int) -> Options:
-    """Options of a server that accepts the keepalive of `channel_options` and never shares its port."""
+    """Options of a server that accepts the keepalive of `channel_options` and never shares its port.
+
+    The limit is on what comes in; what the server itself sends may be as large as an edge takes (a manifest).
+    """
     return (
-        *_shared_options(max_message_bytes),
+        *_shared_options(EDGE_MAX_BYTES, max_message_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener

@@ -57,6 +57,8 @@ Examples:
 @click.option("--name", default=platform.node, show_default="host name", help="Public name of this node.")
 @click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True,
               help="Seconds that running sessions get after SIGTERM.")  # fmt: skip
+@click.option("--join-timeout", type=click.FloatRange(min=0), default=20.0, show_default=True,
+              help="Seconds to look for a first coordinator.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def join(
@@ -76,6 +78,7 @@ def join(
     threads: int | None,
     name: str,
     drain_timeout: float,
+    join_timeout: float,
     as_json: bool,
     log_level: str,
 ) -> None:
@@ -103,6 +106,7 @@ def join(
         memory_bytes=parse_bytes(memory) if memory else found.free_bytes,
         num_threads=threads,
         name=name,
+        join_deadline_s=join_timeout,
         drain_deadline_s=drain_timeout,
     )
 

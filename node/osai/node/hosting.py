@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -87,6 +89,7 @@ class Host:
         self._device = device
         self._engine = engine
         self._progress = progress
+        self._loading = asyncio.Lock()  # transformers builds models under process-wide settings: one at a time
 
     async def load(self, assigned: Assigned) -> Loaded:
         """Verify and load the assigned span, and measure a step of it.
@@ -96,13 +99,17 @@ class Host:
             WeightsError: if a tensor is missing or differs from the manifest.
             AssignmentError: if the span does not fit in this node's memory.
         """
-        signed = parse(assigned.manifest)
+        async with self._loading:
+            return await self._load(assigned)
+
+    async def _load(self, assigned: Assigned) -> Loaded:
+        signed = await asyncio.to_thread(parse, assigned.manifest)  # a large one takes seconds
         if signed.manifest.model_id != assigned.model_id:
             raise ManifestError(f"the manifest is of {signed.manifest.model_id}, not of {assigned.model_id}")
         verified = self._verify(signed)
         counted = _Counted(self._progress)
         source = await asyncio.to_thread(open_source, self._source_of(assigned))
-        checkpoint = VerifiedCheckpoint(source, signed, counted.add, allow_undigested=not verified)
+        checkpoint = VerifiedCheckpoint(source, signed, counted.add)
         plan = await asyncio.to_thread(self._plan, assigned, signed, checkpoint)
         self._check_memory(assigned, plan)
         counted.expect(plan.num_bytes)
@@ -132,16 +139,18 @@ class Host:
         return True
 
     def _source_of(self, assigned: Assigned) -> str:
-        wished = [wish.weights for wish in self._config.wishes if wish.model_id in ("", assigned.model_id)]
-        for place in (*wished, assigned.source):
-            if place:
-                return place
+        for wish in self._config.wishes:
+            if wish.weights and wish.model_id in ("", assigned.model_id):
+                return wish.weights
         if assigned.model_id == MODEL_ID:
             return str(model_dir())
+        # a peer may name a hub id, but no path or URL of this machine's network
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", assigned.source) and not Path(assigned.source).exists():
+            return assigned.source
         raise WeightsError(f"where are the weights of {assigned.model_id}? Name a folder or a hub id with --weights")
 
     def _plan(self, assigned: Assigned, signed: SignedManifest, checkpoint: VerifiedCheckpoint) -> _Plan:
-        config: dict[str, object] = json.loads(checkpoint.file("config.json"))
+        config = _read_json(checkpoint.file("config.json"))
         facts = ModelFacts.from_config(config)
         assigned.layers.check_within(facts.num_layers)
         entries = {entry.name: entry for entry in signed.manifest.tensors}
@@ -165,6 +174,16 @@ class Host:
         room = (self._config.memory_bytes - plan.num_bytes) // len(self._config.wishes)
         token_bytes = plan.facts.max_kv_numbers * plan.dtype.itemsize * len(assigned.layers)
         return min(room, MAX_KV_CONTEXTS * plan.facts.max_context * token_bytes)
+
+
+def _read_json(data: bytes) -> dict[str, object]:
+    try:
+        config = json.loads(data)
+    except ValueError as e:
+        raise WeightsError(f"config.json is no JSON: {e}", subject="config.json") from e
+    if not isinstance(config, dict):
+        raise WeightsError("config.json holds no object", subject="config.json")
+    return config
 
 
 def _loaded(assigned: Assigned, plan: _Plan, signed: SignedManifest, *, verified: bool, step_time_s: float) -> Loaded:

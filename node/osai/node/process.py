@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from osai.core.directory import Directory
-from osai.core.errors import OsaiError, from_proto
+from osai.core.errors import InternalError, OsaiError, from_proto
 from osai.core.identity import Identity
 from osai.core.layers import LayerRange
 from osai.core.records import NODES_KEY
@@ -38,6 +38,7 @@ from osai.proto import common_pb2, control_pb2, record_pb2
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2  # a drain ends, and a heartbeat goes out, at most this late
+DIRECTORY_RETRY_S = 5.0  # libp2p's daemon may be slow to start on a busy machine
 LAST_WORDS_S = 1.0  # for the record and the farewell to get out when the node stops
 
 
@@ -74,6 +75,7 @@ class NodeProcess:
         given = None if is_multiaddr(config.address) else config.address
         self._control = Control(identity.node_id, Coordinators(given), self._greeted, self._received)
         self._directory: Directory | None = None
+        self._joining: asyncio.Task[None] | None = None
         self._announcing = asyncio.Lock()
         self._sequence = itertools.count(int(time.time() * 1000))  # rises across restarts too
         self._tasks = asyncio.TaskGroup()
@@ -96,6 +98,8 @@ class NodeProcess:
                 raise _StoppedError  # noqa: TRY301 - the way out of a task group
         except* _StoppedError:
             pass
+        except* OsaiError as group:
+            raise group.exceptions[0] from None
         finally:
             if self._directory is not None:
                 await self._directory.stop()
@@ -136,8 +140,9 @@ class NodeProcess:
     def _received(self, message: control_pb2.CoordinatorMessage) -> None:
         match message.WhichOneof("kind"):
             case "welcome":
-                if self._directory is None:
-                    self._tasks.create_task(self._join_directory(list(message.welcome.dht_addresses)))
+                if self._joining is None:
+                    addresses = list(message.welcome.dht_addresses)
+                    self._joining = self._tasks.create_task(self._keep_joining_directory(addresses))
                 interval_s = message.welcome.heartbeat_interval_s
                 self._perform(self._membership.welcomed(interval_s, time.monotonic()))
             case "assignment":
@@ -162,6 +167,15 @@ class NodeProcess:
         )
         self._perform([Announce()])
 
+    async def _keep_joining_directory(self, peers: list[str]) -> None:
+        """Join through the coordinator's own DHT member; what the node serves does not wait for it."""
+        while self._directory is None:
+            try:
+                await self._join_directory(peers)
+            except OsaiError as e:
+                log.warning("not in the DHT yet: %s", e)
+                await asyncio.sleep(DIRECTORY_RETRY_S)
+
     async def _announce(self) -> None:
         if self._directory is None:
             return
@@ -179,6 +193,11 @@ class NodeProcess:
         except OsaiError as e:
             log.error("layers %s of %s can't be served: %s", assigned.layers, assigned.model_id, e)  # noqa: TRY400
             self._perform(self._membership.failed(assigned.model_id, e))
+            return
+        except Exception as e:
+            log.exception("layers %s of %s can't be served", assigned.layers, assigned.model_id)
+            error = InternalError(f"loading {assigned.model_id} failed ({type(e).__name__}: {e}); the log says more")
+            self._perform(self._membership.failed(assigned.model_id, error))
             return
         self._ring.serve(loaded.served)
         self._perform(self._membership.loaded(loaded.status))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from osai.client.commands.errors import ReportingGroup
 from osai.client.signing import create_key
+from osai.core.reporting import ReportingGroup
 
 
 def keys_folder() -> Path:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from osai.client.checkpoint_folder import OnBytes, read_at_most
-from osai.client.commands.errors import ReportingGroup
 from osai.client.signing import build_manifest, checkpoint_bytes, load_key, verify_folder
 from osai.core.errors import ManifestError, SetupError, TrustError, WeightsError
 from osai.core.manifest import (
@@ -21,9 +20,11 @@ from osai.core.manifest import (
     parse,
     parse_public_key,
     sign,
+    unsigned,
     verify,
 )
 from osai.core.manifest.trust import MAX_KEY_FILE_BYTES
+from osai.core.reporting import ReportingGroup
 
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -36,13 +37,21 @@ def manifest_group() -> None:
 
 @manifest_group.command("create")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
-@click.option("--key", "key_file", required=True, type=_FILE, help="Private key, from `osai key create`.")
+@click.option("--key", "key_file", type=_FILE, help="Private key, from `osai key create`.")
+@click.option("--unsigned", "is_unsigned", is_flag=True, help="No key: only for nodes that run with --allow-unsigned.")
 @click.option("--model-id", required=True, help="The model's name in the swarm, as in org/name.")
 @click.option("--version", type=click.IntRange(min=1), help="Default: one more than DIR's present manifest, or 1.")
 @click.option("--licence", help="Default: that of README.md, or unknown.")
 @click.option("--out", type=_FILE, help=f"Default: DIR/{MANIFEST_FILE}.")
 def create(
-    *, folder: Path, key_file: Path, model_id: str, version: int | None, licence: str | None, out: Path | None
+    *,
+    folder: Path,
+    key_file: Path | None,
+    is_unsigned: bool,
+    model_id: str,
+    version: int | None,
+    licence: str | None,
+    out: Path | None,
 ) -> None:
     """Hash every tensor, config and tokenizer file of DIR and sign the list.
 
@@ -51,15 +60,18 @@ def create(
       osai manifest create ./my-model --key release.pem --model-id me/my-model
       osai manifest create ./my-model --key release.pem --model-id me/my-model --licence apache-2.0
     """  # noqa: D301 (click reads the escape)
-    identity = load_key(key_file)
+    if (key_file is None) != is_unsigned:
+        raise SetupError("sign with --key KEY, or say --unsigned")
+    identity = load_key(key_file) if key_file else None
     path = out or folder / MANIFEST_FILE
     version = version or _next_version(path, model_id)
     with _progress("hashing", checkpoint_bytes(folder)) as on_bytes:
         manifest = build_manifest(folder, model_id, version, licence, on_bytes)
-    _write(path, sign(manifest, identity))
+    _write(path, sign(manifest, identity) if identity else unsigned(manifest))
+    signer = f"signed by {identity.public_key.hex()}" if identity else "UNSIGNED"
     click.echo(
         f"{path}: {model_id} version {version}, licence {manifest.licence}, {len(manifest.files)} files and "
-        f"{len(manifest.tensors)} tensors, signed by {identity.public_key.hex()}"
+        f"{len(manifest.tensors)} tensors, {signer}"
     )
 
 
