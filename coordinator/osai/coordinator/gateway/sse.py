@@ -1,0 +1,39 @@
+"""Server-sent events as ASGI messages."""
+
+import json
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from osai.coordinator.gateway.errors import Json
+
+DONE = b"data: [DONE]\n\n"
+_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the tokens back
+)
+
+
+def stream_start() -> Message:
+    """The message that opens a stream of events."""
+    return {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
+
+
+def stream_part(payloads: list[Json]) -> Message:
+    """The message that carries some events, with more to come."""
+    return {"type": "http.response.body", "body": encode_events(payloads), "more_body": True}
+
+
+def stream_end(body: bytes) -> ASGIApp:
+    """What ends a stream: its last bytes, as the rest of a response."""
+
+    async def end(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.body", "body": body})
+
+    return end
+
+
+def encode_events(payloads: list[Json]) -> bytes:
+    """One event a payload."""
+    texts = (json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False) for payload in payloads)
+    return b"".join(b"data: " + text.encode() + b"\n\n" for text in texts)

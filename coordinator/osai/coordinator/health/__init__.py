@@ -1,0 +1,1 @@
+"""The health page: the swarm at a glance."""

@@ -1,0 +1,203 @@
+"""Bad luck: killed nodes, unreachable coordinators, refused spans; each ends in a clear error, and nothing hangs."""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from families.fixtures import Checkpoints
+from osai.client import AsyncClient, Chunk
+from osai.core.errors import (
+    ContextExceededError,
+    InvalidRequestError,
+    NotCoveredError,
+    OsaiError,
+    UnavailableError,
+    UnknownModelError,
+)
+from swarm.programs import Hosted, Publisher, SignedModel, TestSwarm, wait_until
+
+pytestmark = [pytest.mark.swarm, pytest.mark.timeout(180)]
+
+PROMPT = [5, 99, 250, 17, 42, 8, 301]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) -> tuple[Publisher, SignedModel]:
+    publisher = Publisher(tmp_path_factory.mktemp("publisher"))
+    return publisher, publisher.sign("llama", checkpoints("llama"))
+
+
+@pytest.fixture
+def swarm(tmp_path: Path, model: tuple[Publisher, SignedModel]) -> Iterator[TestSwarm]:
+    publisher, signed = model
+    with TestSwarm(tmp_path, publisher.public_key) as running:
+        running.serve([signed])
+        yield running
+
+
+async def generate_until_killed(swarm: TestSwarm, victim: str, number: signal.Signals) -> tuple[OsaiError, float]:
+    """Kill a node in the middle of a generation; the error and the seconds from the kill to it."""
+    killed_s = 0.0
+    try:
+        async with AsyncClient(swarm.address) as client:
+            async for event in client.generate(PROMPT, max_tokens=500, ignore_eos=True):
+                if isinstance(event, Chunk) and event.index == 5:
+                    swarm.nodes[victim].signal(number)
+                    killed_s = time.monotonic()
+    except OsaiError as e:
+        return e, time.monotonic() - killed_s
+    raise AssertionError("the generation ended as if nothing had happened")
+
+
+async def test_a_node_killed_mid_generation_ends_the_session_as_unavailable_and_its_replica_takes_the_next(
+    swarm: TestSwarm, model: tuple[Publisher, SignedModel]
+) -> None:
+    _, signed = model
+    swarm.add_nodes([[Hosted(model=signed, span=span)] for span in ("0:2", "2:4", "4:6", "2:4")])
+    async with AsyncClient(swarm.address) as client:
+        first = await client.complete(PROMPT, max_tokens=2, ignore_eos=True)
+    middle = first.pipeline[1].node_id
+    victim = next(name for name, node_id in swarm.ids.items() if node_id == middle)
+    error, took_s = await generate_until_killed(swarm, victim, signal.SIGKILL)
+    assert isinstance(error, UnavailableError)
+    assert middle in error.message
+    assert took_s < 5
+    async with AsyncClient(swarm.address) as client:
+        again = await client.complete(PROMPT, max_tokens=2, ignore_eos=True)
+    assert again.token_ids == first.token_ids
+    assert again.pipeline[1].node_id != middle
+
+
+async def test_a_stopped_node_is_noticed_within_five_seconds(
+    swarm: TestSwarm, model: tuple[Publisher, SignedModel]
+) -> None:
+    _, signed = model
+    swarm.add_nodes([[Hosted(model=signed, span=span)] for span in ("0:3", "3:6")])
+    try:
+        error, took_s = await generate_until_killed(swarm, "node-1", signal.SIGSTOP)
+    finally:
+        swarm.nodes["node-1"].signal(signal.SIGCONT)
+    assert isinstance(error, UnavailableError)
+    assert took_s < 5
+
+
+async def test_requests_that_cannot_be_served_say_why(swarm: TestSwarm, model: tuple[Publisher, SignedModel]) -> None:
+    _, signed = model
+    swarm.add_nodes([[Hosted(model=signed, span="0:4")]])
+    async with AsyncClient(swarm.address) as client:
+        with pytest.raises(NotCoveredError, match="layers 4:6 of llama have no ready node"):
+            await client.complete(PROMPT, max_tokens=4)
+        with pytest.raises(UnknownModelError, match="'gpt-9' is not served here; served are: llama"):
+            await client.complete(PROMPT, model_id="gpt-9")
+        with pytest.raises(ContextExceededError, match="512"):
+            await client.complete([5] * 512)
+        with pytest.raises(ContextExceededError, match="at most 505"):
+            await client.complete(PROMPT, max_tokens=506)
+        for wrong in (0, -1):
+            with pytest.raises(InvalidRequestError, match="max_tokens"):
+                await client.complete(PROMPT, max_tokens=wrong)
+        with pytest.raises(InvalidRequestError, match="vocabulary"):
+            await client.complete([384])
+        with pytest.raises(InvalidRequestError, match="top_p"):
+            await client.complete(PROMPT, top_p=1.5)
+
+
+def test_a_node_with_one_flipped_byte_refuses_the_span_and_names_the_tensor(
+    swarm: TestSwarm, model: tuple[Publisher, SignedModel], tmp_path: Path
+) -> None:
+    _, signed = model
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in signed.folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    shard = sorted(copy.glob("*.safetensors"))[2]
+    data = bytearray(shard.read_bytes())
+    data[-100] ^= 1
+    shard.write_bytes(data)
+    altered = SignedModel(model_id="llama", folder=copy, manifest=signed.manifest)
+    program = swarm.start_node("flipped", [Hosted(model=altered, span="0:6")])
+    assert program.wait(60) == 1
+    assert "differs from the manifest" in program.log()
+    assert "error: tensor model.layers." in program.log()
+
+
+def test_a_missing_shard_an_untrusted_publisher_and_too_little_memory_are_refused(
+    swarm: TestSwarm, model: tuple[Publisher, SignedModel], tmp_path: Path
+) -> None:
+    _, signed = model
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in sorted(signed.folder.iterdir()):
+        if "00003-of" not in file.name:
+            (copy / file.name).write_bytes(file.read_bytes())
+    incomplete = SignedModel(model_id="llama", folder=copy, manifest=signed.manifest)
+    programs = [
+        swarm.start_node("incomplete", [Hosted(model=incomplete, span="0:6")]),
+        swarm.start_node("stranger", [Hosted(model=signed, span="0:6")], trust=Publisher(tmp_path).public_key),
+        swarm.start_node("small", [Hosted(model=signed, span="0:6")], "--memory", "100K"),
+    ]
+    assert [program.wait(60) for program in programs] == [1, 1, 1]
+    assert "00003-of" in programs[0].log()
+    assert "--trust" in programs[1].log()
+    assert "give more with --memory" in programs[2].log()
+
+
+def test_a_wish_that_the_model_cannot_grant_ends_the_node(
+    swarm: TestSwarm, model: tuple[Publisher, SignedModel]
+) -> None:
+    _, signed = model
+    unknown = SignedModel(model_id="gpt-9", folder=signed.folder, manifest=signed.manifest)
+    programs = [
+        swarm.start_node("unknown", [Hosted(model=unknown)]),
+        swarm.start_node("past", [Hosted(model=signed, span="4:9")]),
+    ]
+    assert [program.wait(60) for program in programs] == [1, 1]
+    assert "'gpt-9' is not served here" in programs[0].log()
+    assert "reach past the model's 6 layers" in programs[1].log()
+
+
+def test_ports_in_use_and_coordinators_out_of_reach_are_said(
+    swarm: TestSwarm, model: tuple[Publisher, SignedModel]
+) -> None:
+    _, signed = model
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        in_use = swarm.start_node("in-use", [Hosted(model=signed)], "--listen", f"127.0.0.1:{port}")
+        assert in_use.wait(60) == 1
+    assert f"can't listen on 127.0.0.1:{port}" in in_use.log()
+    nowhere = swarm.start_node("nowhere", [Hosted(model=signed)], "--join-timeout", "2", join=f"127.0.0.1:{port}")
+    assert nowhere.wait(60) == 1
+    assert f"no connection to 127.0.0.1:{port}" in nowhere.log()
+
+
+async def test_a_node_serves_on_while_its_coordinator_is_gone_and_another_finds_it(
+    swarm: TestSwarm, model: tuple[Publisher, SignedModel], tmp_path: Path
+) -> None:
+    """Any number of coordinators see the same swarm: the second knows the node from the DHT alone."""
+    publisher, signed = model
+    swarm.add_nodes([[Hosted(model=signed, span="0:6")]])
+    (tmp_path / "second").mkdir()
+    with TestSwarm(tmp_path / "second", publisher.public_key) as second:
+        second.serve([signed], "--join", swarm.dht[0])
+
+        async def covered() -> bool:
+            async with AsyncClient(second.address) as client:
+                return all(model.covered for model in await client.models())
+
+        for _ in range(100):
+            if await covered():
+                break
+            await asyncio.sleep(0.1)
+        assert swarm.coordinator is not None
+        swarm.coordinator.kill()
+        async with AsyncClient(second.address) as client:
+            completion = await client.complete(PROMPT, max_tokens=8, ignore_eos=True)
+        assert len(completion.token_ids) == 8
+        wait_until(lambda: "node-0" in second.coordinator.log() if second.coordinator else False, 30, "it joins there")
