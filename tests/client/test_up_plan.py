@@ -1,6 +1,7 @@
 """`osai up`'s planning: spans, threads, command lines, ready lines."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from osai.client.up.plan import (
     SwarmPlan,
     coordinator_arguments,
     even_spans,
+    memory_per_node,
     node_arguments,
     parse_coordinator_ready,
     parse_node_ready,
@@ -156,3 +158,10 @@ async def test_lost_coordinator_ends_the_wait_for_members() -> None:
         await asyncio.sleep(0.3)
     with pytest.raises(UnavailableError):
         await asyncio.wait_for(waiting, 10)
+
+
+def test_nodes_share_most_of_the_free_memory() -> None:
+    assert memory_per_node(10_000, 3) == 2_000
+    arguments = node_arguments(replace(PLAN, memory_per_node=2_000), 0, "127.0.0.1:1", Path("/s"))
+    assert arguments[arguments.index("--memory") + 1] == "2000"
+    assert "--memory" not in node_arguments(PLAN, 0, "127.0.0.1:1", Path("/s"))

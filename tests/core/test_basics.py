@@ -28,6 +28,7 @@ from osai.core.model import ModelFacts
 from osai.core.protocol import PROTOCOL_VERSION, check_hello, hello
 from osai.core.records import NODES_KEY, seal, unseal
 from osai.core.sampling import SamplingParams
+from osai.core.sizes import parse_bytes
 from osai.core.state import load_identity
 from osai.proto import common_pb2, edge_pb2
 
@@ -172,3 +173,16 @@ def test_addresses() -> None:
         to_multiaddr("127.0.0.1")
     assert reachable_host("10.1.2.3") == "10.1.2.3"
     assert reachable_host("0.0.0.0", "127.0.0.1") == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("800M", 800 * 2**20), ("4GiB", 2**32), ("1.5g", 3 * 2**29), ("123", 123), ("2 kb", 2048)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1G", "much", "1X", "0.0001"])
+def test_bad_sizes_are_refused(text: str) -> None:
+    with pytest.raises(SetupError, match="800M or 4GiB"):
+        parse_bytes(text)

@@ -12,8 +12,9 @@ from osai.core.layers import LayerRange
 from osai.core.logs import configure_logs
 from osai.core.protocol import software
 from osai.core.reporting import ReportingGroup
+from osai.core.sizes import parse_bytes
 from osai.core.trust_files import read_trust
-from osai.node.config import NodeConfig, Wish, parse_bytes
+from osai.node.config import NodeConfig, Wish
 
 DEFAULT_STATE = Path("~/.local/state/osai/node")
 HEALTH_TIMEOUT_S = 3.0

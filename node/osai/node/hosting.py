@@ -30,7 +30,7 @@ from osai.proto import common_pb2
 
 log = logging.getLogger(__name__)
 
-MAX_KV_CONTEXTS = 64  # whole contexts for which KV is set aside at most, however much memory there is
+MAX_KV_CONTEXTS = 32  # whole contexts for which KV is set aside at most, however much memory there is
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 

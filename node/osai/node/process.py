@@ -1,6 +1,7 @@
 """The node's shell around its membership: carries out what it decides, tells it what happens."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.2  # a drain ends, and a heartbeat goes out, at most this late
 DIRECTORY_RETRY_S = 5.0  # libp2p's daemon may be slow to start on a busy machine
-LAST_WORDS_S = 1.0  # for the record and the farewell to get out when the node stops
+LAST_WORDS_S = 1.0  # for the last record to get out when the node stops
 
 
 class _StoppedError(Exception):
@@ -211,7 +212,9 @@ class NodeProcess:
             self._perform(self._membership.tick(self._ring.num_sessions, time.monotonic()))
 
     async def _stop(self, error: OsaiError | None) -> None:
-        await asyncio.sleep(0 if self._directory is None else LAST_WORDS_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S), self._announcing:
+                await asyncio.sleep(0)  # what was to be announced before is out now
         if not self._stopped.done():
             self._stopped.set_result(error)
 

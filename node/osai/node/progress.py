@@ -39,4 +39,4 @@ class LoadingProgress:
         now_s = time.monotonic()
         if done >= total or now_s - self._logged_s >= LOG_INTERVAL_S:
             self._logged_s = now_s
-            log.info("read and verified %.0f of %.0f MiB", done / 2**20, total / 2**20)
+            log.info("read and verified %.1f of %.1f MiB", done / 2**20, total / 2**20)

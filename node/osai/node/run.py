@@ -29,7 +29,7 @@ from osai.proto import edge_pb2, edge_pb2_grpc
 
 log = logging.getLogger(__name__)
 
-SERVER_GRACE_S = 1.0  # for the last messages to be written when the node stops
+SERVER_GRACE_S = 0.2  # for the last messages to be written when the node stops; peers keep their links open
 
 OnReady = Callable[[NodeFacts, tuple[SpanStatus, ...]], None]
 

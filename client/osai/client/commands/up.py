@@ -17,12 +17,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from osai.client.signing import checkpoint_bytes
 from osai.client.up.checkpoint import Checkpoint, open_checkpoint, read_facts
 from osai.client.up.child import ChildEndedError
-from osai.client.up.plan import SwarmPlan, plan_spans, threads_per_node, uncovered
+from osai.client.up.plan import SwarmPlan, memory_per_node, plan_spans, threads_per_node, uncovered
 from osai.client.up.report import note
 from osai.client.up.run import run_swarm
 from osai.core.embedded import model_dir
 from osai.core.errors import SetupError
 from osai.core.manifest import MANIFEST_FILE
+from osai.core.sizes import parse_bytes
 
 _NEEDED = ("torch", "transformers", "hivemind", "fastapi", "uvloop")  # of osai[all]; a glance before processes fail
 
@@ -44,6 +45,7 @@ _NEEDED = ("torch", "transformers", "hivemind", "fastapi", "uvloop")  # of osai[
 )
 @click.option("--device", default="cpu", show_default=True, help="Of every node; several share one GPU badly.")
 @click.option("--threads", metavar="N", type=click.IntRange(min=1), help="Of each node; default: cores / nodes.")
+@click.option("--memory", metavar="SIZE", help="Of each node, as in 4GiB; default: a share of what is free.")
 @click.option(
     "--trust",
     metavar="PUB",
@@ -62,6 +64,7 @@ def up(
     dtype: str | None,
     device: str,
     threads: int | None,
+    memory: str | None,
     trust: Path | None,
     grpc_port: int,
     http_port: int,
@@ -96,6 +99,7 @@ def up(
             dtype=dtype,
             device=device,
             threads_per_node=threads or threads_per_node(len(os.sched_getaffinity(0)), len(planned)),
+            memory_per_node=_memory(memory, device, len(planned)),
             grpc_port=grpc_port,
             http_port=http_port,
         )
@@ -109,6 +113,14 @@ def up(
         if not keep_logs or not any(scratch.glob("*.log")):
             shutil.rmtree(scratch, ignore_errors=True)
     sys.exit(outcome.exit_status)
+
+
+def _memory(given: str | None, device: str, num_nodes: int) -> int | None:
+    if given:
+        return parse_bytes(given)
+    if device != "cpu":
+        return None  # what a GPU has free is for the nodes to find out
+    return memory_per_node(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), num_nodes)
 
 
 def _check_installed() -> None:

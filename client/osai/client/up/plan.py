@@ -13,6 +13,7 @@ from osai.core.layers import LayerRange
 
 DEFAULT_NUM_NODES = 3  # enough for a head, a middle and a tail
 LOOPBACK = "127.0.0.1"
+MEMORY_SHARE = 0.6  # of what is free: the rest is for the programs themselves, loading and the page cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class SwarmPlan:
         dtype: of weights, activations and KV; None for the node's default, which is the checkpoint's.
         device: where the nodes compute.
         threads_per_node: so that the nodes together use the cores once.
+        memory_per_node: bytes for weights and KV, so that the nodes together do not take more than there is; None
+            leaves it to the nodes, each of which then counts on the whole device.
         grpc_port, http_port: the coordinator's; 0 for free ones.
     """
 
@@ -46,6 +49,7 @@ class SwarmPlan:
     dtype: str | None = None
     device: str = "cpu"
     threads_per_node: int = 1
+    memory_per_node: int | None = None
     grpc_port: int = 0
     http_port: int = 0
 
@@ -117,6 +121,11 @@ def threads_per_node(num_cores: int, num_nodes: int) -> int:
     return max(1, num_cores // num_nodes)
 
 
+def memory_per_node(free_bytes: int, num_nodes: int) -> int:
+    """Bytes for each node's weights and KV: an equal share of most of what is free."""
+    return int(free_bytes * MEMORY_SHARE) // num_nodes
+
+
 def coordinator_arguments(plan: SwarmPlan, state: Path) -> list[str]:
     """Arguments of the coordinator's program."""
     return [
@@ -146,6 +155,7 @@ def node_arguments(plan: SwarmPlan, index: int, coordinator: str, state: Path) -
         *("--dht", f"{LOOPBACK}:0"),
         *("--state", str(state)),
         *("--threads", str(plan.threads_per_node)),
+        *(("--memory", str(plan.memory_per_node)) if plan.memory_per_node else ()),
         *("--name", node_name(index)),
         "--json",
     ]
