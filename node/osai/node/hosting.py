@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -50,7 +51,8 @@ class _Plan:
     config: dict[str, object]
     facts: ModelFacts
     names: tuple[str, ...]
-    num_bytes: int
+    num_bytes: int  # in the checkpoint
+    weight_bytes: int  # in memory, in `dtype`; what packing keeps twice comes on top
     dtype: torch.dtype
 
 
@@ -122,7 +124,7 @@ class Host:
             checkpoint.raise_failure()  # the reason, where it was the data; what the loader made of it otherwise
             raise
         checkpoint.raise_failure()
-        info = await self._engine.add_span(assigned.model_id, model, self._kv_bytes(assigned, plan))
+        info = await self._engine.add_span(assigned.model_id, model, self._kv_bytes(assigned, plan, model.weight_bytes))
         step_time_s = await self._engine.measure(assigned.model_id)
         log.info("layers %s of %s: %d KV tokens, a step takes %.1f ms", assigned.layers, assigned.model_id,
                  info.num_kv_tokens, step_time_s * 1e3)  # fmt: skip
@@ -155,23 +157,35 @@ class Host:
         assigned.layers.check_within(facts.num_layers)
         entries = {entry.name: entry for entry in signed.manifest.tensors}
         names = tuple(span_tensor_names(config, list(entries), assigned.layers))
+        dtype = choose_dtype(self._config.dtype, facts.dtype)
         return _Plan(
             config=config,
             facts=facts,
             names=names,
-            num_bytes=sum(entries[name].end - entries[name].begin for name in names),
-            dtype=choose_dtype(self._config.dtype, facts.dtype),
+            num_bytes=sum(entries[name].size_bytes for name in names),
+            weight_bytes=sum(prod(entries[name].shape) for name in names) * dtype.itemsize,
+            dtype=dtype,
         )
 
     def _check_memory(self, assigned: Assigned, plan: _Plan) -> None:
-        if plan.num_bytes >= self._config.memory_bytes:
+        if plan.weight_bytes >= self._share_bytes:
             raise AssignmentError(
-                f"layers {assigned.layers} of {assigned.model_id} take {plan.num_bytes / 2**20:.0f} MiB, and this node "
-                f"has {self._config.memory_bytes / 2**20:.0f} MiB; take fewer layers or give more with --memory"
+                f"layers {assigned.layers} of {assigned.model_id} take {plan.weight_bytes / 2**20:.1f} MiB, and this node "
+                f"has {self._share_bytes / 2**20:.1f} MiB for them; take fewer layers or give more with --memory"
             )
 
-    def _kv_bytes(self, assigned: Assigned, plan: _Plan) -> int:
-        room = (self._config.memory_bytes - plan.num_bytes) // len(self._config.wishes)
+    @property
+    def _share_bytes(self) -> int:
+        """What each of the wished models may take."""
+        return self._config.memory_bytes // len(self._config.wishes)
+
+    def _kv_bytes(self, assigned: Assigned, plan: _Plan, weight_bytes: int) -> int:
+        room = self._share_bytes - weight_bytes
+        if room <= 0:
+            raise AssignmentError(
+                f"layers {assigned.layers} of {assigned.model_id} took {weight_bytes / 2**20:.1f} MiB and leave nothing for "
+                f"KV of {self._share_bytes / 2**20:.1f} MiB; take fewer layers or give more with --memory"
+            )
         token_bytes = plan.facts.max_kv_numbers * plan.dtype.itemsize * len(assigned.layers)
         return min(room, MAX_KV_CONTEXTS * plan.facts.max_context * token_bytes)
 

@@ -116,6 +116,7 @@ class Membership:
         self._connected = False
         self._reconnect_s = config.min_reconnect_s
         self._next_heartbeat_s = 0.0
+        self._told_sessions = 0
         self._next_announce_s = 0.0
         self._drain_until_s: float | None = None
 
@@ -195,8 +196,10 @@ class Membership:
         if self._drain_until_s is not None and (num_sessions == 0 or now_s >= self._drain_until_s):
             return [Announce(), Stop()]
         actions: list[Action] = []
-        if self._connected and now_s >= self._next_heartbeat_s:
+        # a change of load is told at once: coordinators route by it
+        if self._connected and (now_s >= self._next_heartbeat_s or num_sessions != self._told_sessions):
             self._next_heartbeat_s = now_s + self._heartbeat_interval_s
+            self._told_sessions = num_sessions
             actions.append(SendHeartbeat())
         if now_s >= self._next_announce_s:
             self._next_announce_s = now_s + self._config.announce_interval_s

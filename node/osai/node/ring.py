@@ -169,8 +169,8 @@ class Ring:
             error.subject = error.subject or peer
             self._perform(self._table.fail(message.failed.session, error))
 
-    def _lost(self, peer: str, reason: OsaiError) -> None:
-        self._perform(self._table.peer_lost(peer, reason))
+    def _lost(self, peer: str, _reason: OsaiError) -> None:
+        self._perform(self._table.peer_lost(peer))  # the pool has logged the reason
 
     def _perform(self, actions: list[Action], hidden: torch.Tensor | None = None) -> None:
         for action in actions:
@@ -206,8 +206,8 @@ class Ring:
         try:
             self._pool.wire(peer.node_id, peer.address, lane).send(write_batch(rows, tensor))
         except OsaiError as e:
-            for part in rows:
-                self._perform(self._table.fail(part.session, e))
+            log.warning("node %s can't be pushed to: %s", peer.node_id, e)
+            self._perform(self._table.peer_lost(peer.node_id))
 
     def _tell(self, owner: int, message: edge_pb2.LinkMessage) -> None:
         outbox = self._owners.get(owner)

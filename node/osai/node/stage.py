@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from osai.core.errors import AssignmentError, OsaiError, UnknownSessionError
+from osai.core.errors import AssignmentError, OsaiError, UnavailableError, UnknownSessionError
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 from osai.node.engine.api import Rows, Sampled, SessionSpec, StepOutput
@@ -202,8 +202,9 @@ class StageTable:
         gone = [session for session, entry in self._sessions.items() if entry.owner == owner]
         return [action for session in gone for action in self.close(session)]
 
-    def peer_lost(self, node_id: str, error: OsaiError) -> list[Action]:
+    def peer_lost(self, node_id: str) -> list[Action]:
         """The link to a successor broke: the sessions that push to it can't go on."""
+        error = UnavailableError(f"node {node_id} was lost; try again", subject=node_id)
         hit = [session for session, entry in self._sessions.items() if entry.request.successor.node_id == node_id]
         return [action for session in hit for action in self.fail(session, error)]
 
@@ -237,7 +238,8 @@ class StageTable:
             at += part.count
             entry = self._live(part.session, part.epoch)
             if entry is not None and not entry.is_tail:
-                prefill = part.count > 1 or part.position < entry.request.num_prompt_tokens - 1
+                # the prompt's last row too, alone or not: rows of one session must not overtake each other
+                prefill = part.count > 1 or part.position < entry.request.num_prompt_tokens
                 groups.setdefault((entry.request.successor, prefill), []).append((part, place))
         for (peer, prefill), parts in groups.items():
             yield Forward(

@@ -1,0 +1,117 @@
+"""What the event loop knows of hosted spans and open sessions, and whom it lets in."""
+
+from dataclasses import dataclass, field
+
+from osai.core.errors import BadFrameError, InvalidRequestError, UnknownModelError, UnknownSessionError
+from osai.node.engine.api import Input, SessionSpec
+from osai.node.engine.block_table import BlockTable
+from osai.node.engine.input_checks import check_data
+from osai.node.engine.kv_blocks import BlockPool
+from osai.node.engine.options import SpanInfo
+from osai.node.engine.session import Session, tail_state
+from osai.node.engine.span_model import SpanModel
+
+
+@dataclass(slots=True, eq=False)
+class AdmittedSpan:
+    """A hosted span: its model, what was said of it, and who holds its KV blocks."""
+
+    model: SpanModel
+    info: SpanInfo
+    pool: BlockPool
+    sessions: dict[int, Session] = field(default_factory=dict)
+
+
+class Admission:
+    """Spans and sessions by their names. A session holds KV blocks for all of its tokens from the first on."""
+
+    def __init__(self) -> None:
+        self._spans: dict[str, AdmittedSpan] = {}
+        self._sessions: dict[int, Session] = {}
+
+    def add_span(self, model: SpanModel, info: SpanInfo) -> None:
+        """Let sessions of a span come."""
+        pool = BlockPool(info.num_kv_tokens // info.block_size, info.block_size)
+        self._spans[info.key] = AdmittedSpan(model, info, pool)
+
+    def remove_span(self, key: str) -> None:
+        """Forget a span, whose sessions must be closed."""
+        del self._spans[key]
+
+    def has_span(self, key: str) -> bool:
+        """Whether a span of that key is hosted."""
+        return key in self._spans
+
+    def span(self, key: str) -> AdmittedSpan:
+        """The span of that key.
+
+        Raises:
+            UnknownModelError: if it is not hosted.
+        """
+        if key not in self._spans:
+            raise UnknownModelError(f"span {key} is not hosted here; {sorted(self._spans) or 'none'} is", subject=key)
+        return self._spans[key]
+
+    def find(self, session: int) -> Session | None:
+        """The open session of that number."""
+        return self._sessions.get(session)
+
+    def session(self, session: int) -> Session:
+        """The open session of that number.
+
+        Raises:
+            UnknownSessionError: if there is none.
+        """
+        if session not in self._sessions:
+            raise UnknownSessionError(f"session {session} is not open here")
+        return self._sessions[session]
+
+    def open(self, spec: SessionSpec) -> Session:
+        """Admit a session.
+
+        Raises:
+            InvalidRequestError: if it is open already, or its numbers make no sense.
+            UnknownModelError: if the span is not hosted.
+            ResourceExhaustedError: if the span has too few free blocks.
+        """
+        span = self.span(spec.span)
+        if spec.session in self._sessions:
+            raise InvalidRequestError(f"session {spec.session} is open already; close it first")
+        if not 0 < spec.num_prompt_tokens < spec.max_total_tokens:
+            raise InvalidRequestError(
+                f"session {spec.session}: a prompt of {spec.num_prompt_tokens} tokens is empty, or leaves no room to "
+                f"generate within {spec.max_total_tokens}"
+            )
+        tail = tail_state(spec) if span.model.is_tail else None
+        blocks = span.pool.reserve(spec.session, spec.max_total_tokens)
+        session = Session(spec, BlockTable(blocks, span.pool.block_size, span.model.device), tail)
+        self._sessions[spec.session] = span.sessions[spec.session] = session
+        return session
+
+    def close(self, session: Session) -> None:
+        """Forget a session; its blocks are free."""
+        span = self._spans[session.spec.span]
+        del self._sessions[session.spec.session], span.sessions[session.spec.session]
+        span.pool.release(session.spec.session)
+
+    def check_input(self, inp: Input) -> Session:
+        """The session to which rows belong, if they fit: at its next position or before it, and within its limit.
+
+        Raises:
+            UnknownSessionError: if the session is not open.
+            BadFrameError: if the rows leave a gap, pass max_total_tokens, or their data are wrong.
+        """
+        rows = inp.rows
+        session = self.session(rows.session)
+        end, limit = rows.position + rows.count, session.spec.max_total_tokens
+        if not 0 <= rows.position <= session.next_position:
+            raise BadFrameError(
+                f"session {rows.session}: rows at position {rows.position} leave a gap, {session.next_position} is next"
+            )
+        if rows.count < 1 or end > limit:
+            raise BadFrameError(
+                f"session {rows.session}: {rows.count} rows from position {rows.position} on; at least 1 must come, "
+                f"and none past {limit}"
+            )
+        check_data(inp, self._spans[session.spec.span].model)
+        return session

@@ -1,0 +1,193 @@
+"""The engine as the node's shell sees it."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from functools import partial
+
+from osai.core.errors import DeadlineExceededError, InternalError, InvalidRequestError, OsaiError, UnavailableError
+from osai.node.engine.admission import Admission
+from osai.node.engine.api import Input, SessionSpec, StepOutput
+from osai.node.engine.delivery import output_of
+from osai.node.engine.engine_thread import EngineThread
+from osai.node.engine.hosted_span import HostedSpan, StepResult
+from osai.node.engine.mailbox import Mailbox, Step
+from osai.node.engine.options import EngineOptions, SpanInfo
+from osai.node.engine.scheduler import StepScheduler
+from osai.node.engine.session import Session
+from osai.node.engine.span_model import SpanModel
+
+
+class Engine:
+    """Hosts spans and runs their steps in one thread of its own. Every method is called on the event loop.
+
+    `add_span`, `remove_span` and `measure` wait for the step in hand; everything else but `stop` waits for nothing.
+
+    Args:
+        loop: the loop on which all methods are called and on which both callbacks run.
+        on_output: gets each step's results. Rows of sessions that were closed or cut back meanwhile are left out; a
+            session named in `failed` is closed already.
+        on_failure: gets the reason if the engine thread dies; every later call raises UnavailableError.
+        options: see EngineOptions.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_output: Callable[[StepOutput], None],
+        on_failure: Callable[[OsaiError], None],
+        options: EngineOptions | None = None,
+    ) -> None:
+        self._loop, self._on_output, self._on_failure = loop, on_output, on_failure
+        self._options = options or EngineOptions()
+        self._admission = Admission()
+        self._mailbox = Mailbox()
+        self._thread = EngineThread(self._mailbox, self._deliver, self._options.num_threads)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.ended.add_done_callback(lambda _: self._soon(self._check_thread))
+        self._mailbox.begin()
+        self._thread.start()
+
+    async def add_span(self, key: str, span_model: SpanModel, kv_budget_bytes: int) -> SpanInfo:
+        """Host a loaded span: measure its KV bytes a token, allocate its KV blocks.
+
+        Raises:
+            InvalidRequestError: if a span of that key is hosted already.
+            UnknownModelError: if the family's attention is of a kind that is not served.
+            ResourceExhaustedError: if the budget is too small for one block, or the memory can't be had.
+        """
+        options = self._options
+        create = partial(HostedSpan.create, span_model, kv_budget_bytes, options.block_size)
+        hosted = await asyncio.wrap_future(self._mailbox.call(create))
+        if self._admission.has_span(key):
+            raise InvalidRequestError(f"span {key} is hosted already; remove it first")
+        info = hosted.info(key)
+        self._admission.add_span(span_model, info)
+        self._mailbox.host(key, hosted, StepScheduler(options.max_prefill_tokens, options.max_waiting_rows))
+        return info
+
+    async def remove_span(self, key: str) -> None:
+        """Drop a span, its KV blocks and its sessions (without a word to `on_output`). An unknown key is no error."""
+        if not self._admission.has_span(key):
+            return
+        for session in list(self._admission.span(key).sessions.values()):
+            self._end(session)
+        self._admission.remove_span(key)
+        self._mailbox.unhost(key)
+        with contextlib.suppress(UnavailableError):  # a thread that has ended runs no step
+            await asyncio.wrap_future(self._mailbox.call(lambda: None))  # until the step in hand has let go of it
+
+    async def open(self, spec: SessionSpec) -> None:
+        """Admit a session and set aside KV blocks for `max_total_tokens`.
+
+        Raises:
+            InvalidRequestError: if the session is open already, or its numbers make no sense.
+            UnknownModelError: if the span is not hosted.
+            ResourceExhaustedError: if the span has too few free blocks.
+        """
+        self._mailbox.check_open()
+        self._mailbox.open(self._admission.open(spec))
+
+    def submit(self, inp: Input) -> None:
+        """Queue rows for their step; never waits.
+
+        Rows begin at the session's next position, or before it: then the session is cut back to there first.
+
+        Raises:
+            UnknownSessionError: if the session is not open.
+            BadFrameError: if the rows leave a gap or pass max_total_tokens, or the data's shape, dtype or values are
+                wrong (hidden states must be finite, token ids in the vocabulary).
+            ResourceExhaustedError: if too many rows wait already.
+        """
+        self._mailbox.check_open()
+        session = self._admission.check_input(inp)
+        self._cut(session, inp.rows.position)
+        self._mailbox.add(session, inp)
+        session.next_position = inp.rows.position + inp.rows.count
+
+    async def cut(self, session: int, position: int) -> None:
+        """Cut a session back: rows at `position` and later are forgotten, those that wait are dropped.
+
+        Raises:
+            UnknownSessionError: if the session is not open.
+            InvalidRequestError: if `position` lies past the session's next one.
+        """
+        self._mailbox.check_open()
+        state = self._admission.session(session)
+        if not 0 <= position <= state.next_position:
+            raise InvalidRequestError(f"session {session} is at {state.next_position}, it can't be cut to {position}")
+        self._cut(state, position)
+
+    async def close(self, session: int) -> None:
+        """End a session: its blocks are free at once, its waiting rows dropped. An unknown session is no error."""
+        if (state := self._admission.find(session)) is not None:
+            self._end(state)
+
+    async def measure(self, key: str) -> float:
+        """Seconds of one decode step of one short session on a span (median of a few).
+
+        Raises:
+            UnknownModelError: if the span is not hosted.
+        """
+        self._admission.span(key)
+        return await asyncio.wrap_future(self._mailbox.measure(key))
+
+    def num_free_kv_tokens(self, key: str) -> int:
+        """Tokens for which new sessions could still get KV blocks on a span.
+
+        Raises:
+            UnknownModelError: if the span is not hosted.
+        """
+        pool = self._admission.span(key).pool
+        return pool.num_free * pool.block_size
+
+    def num_waiting_rows(self, key: str) -> int:
+        """Rows of a span that wait for their step.
+
+        Raises:
+            UnknownModelError: if the span is not hosted.
+        """
+        self._admission.span(key)
+        return self._mailbox.num_waiting(key)
+
+    async def stop(self) -> None:
+        """End the thread after the step in hand; waiting rows are dropped.
+
+        Raises:
+            DeadlineExceededError: if the step in hand does not end within `stop_timeout_s`.
+        """
+        self._mailbox.close("the engine has stopped")
+        limit = self._options.stop_timeout_s
+        if not await self._thread.join(limit):
+            raise DeadlineExceededError(f"the step in hand did not end within {limit} s; its thread is left behind")
+
+    def _cut(self, session: Session, position: int) -> None:
+        if position < session.next_position:
+            self._mailbox.drop(session, position)
+            session.next_position = position
+
+    def _end(self, session: Session) -> None:
+        self._mailbox.close_session(session)
+        self._admission.close(session)
+
+    def _deliver(self, step: Step, result: StepResult, step_time_s: float) -> None:
+        """In the thread: hand a step's results to the event loop."""
+        self._soon(lambda: self._land(step, result, step_time_s))
+
+    def _land(self, step: Step, result: StepResult, step_time_s: float) -> None:
+        output = output_of(step, result, step_time_s)
+        self._mailbox.landed(step)
+        for rows, _ in output.failed:
+            self._end(self._admission.session(rows.session))
+        if output.rows or output.failed:
+            self._on_output(output)
+
+    def _check_thread(self) -> None:
+        if (error := self._thread.ended.exception()) is not None:
+            self._on_failure(error if isinstance(error, OsaiError) else InternalError(repr(error)))
+
+    def _soon(self, callback: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(callback)

@@ -1,0 +1,157 @@
+"""A span with its KV cache, as the engine thread runs it."""
+
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Self
+
+import torch
+
+from osai.core.errors import InternalError, OsaiError
+from osai.node.engine.api import Rows, Sampled
+from osai.node.engine.attention import Binding, install
+from osai.node.engine.block_table import BlockTable
+from osai.node.engine.kv_cache import KVCache
+from osai.node.engine.kv_shapes import blocks_in_budget, measure_shapes
+from osai.node.engine.layout import Part
+from osai.node.engine.options import SpanInfo
+from osai.node.engine.packed_step import run_packed_step
+from osai.node.engine.sampling import Draw, sample
+from osai.node.engine.session import StepPart
+from osai.node.engine.span_model import SpanModel
+
+_NUM_MEASURED_STEPS = 3  # the median of three leaves out one that was disturbed
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What a step gives, before it is known which sessions still want it.
+
+    Attributes:
+        hidden: [num_tokens, hidden_size] on the CPU; None from the tail.
+        sampled: by place in the step's parts.
+        failed: by place in the step's parts.
+    """
+
+    hidden: torch.Tensor | None
+    sampled: dict[int, Sampled]
+    failed: dict[int, OsaiError]
+
+
+class HostedSpan:
+    """Runs steps of one span. Only the engine thread calls it."""
+
+    def __init__(self, model: SpanModel, binding: Binding, cache: KVCache, kv_bytes_per_token: int) -> None:
+        self.model, self.cache, self.kv_bytes_per_token = model, cache, kv_bytes_per_token
+        self._binding = binding
+
+    @classmethod
+    def create(cls, model: SpanModel, kv_budget_bytes: int, block_size: int) -> Self:
+        """Measure what the layers cache of a token, and allocate as many KV blocks as the budget pays for.
+
+        Raises:
+            UnknownModelError: if the family's attention is of a kind that is not served.
+            ResourceExhaustedError: if the budget is too small, or the memory can't be had.
+        """
+        binding = install(model)
+        shapes = measure_shapes(model, binding)
+        num_blocks = blocks_in_budget(shapes, block_size, kv_budget_bytes)
+        cache = KVCache(shapes, num_blocks, block_size, model.device)
+        return cls(model, binding, cache, sum(shape.token_bytes for shape in shapes))
+
+    def info(self, key: str) -> SpanInfo:
+        """What to say of the span."""
+        size = self.cache.block_size
+        return SpanInfo(
+            key=key,
+            layers=self.model.layers,
+            num_kv_tokens=self.cache.num_blocks * size,
+            block_size=size,
+            kv_bytes_per_token=self.kv_bytes_per_token,
+            weight_bytes=self.model.weight_bytes,
+        )
+
+    def run(self, parts: list[StepPart]) -> StepResult:
+        """Run one step."""
+        rows = [part.chunk.rows for part in parts]
+        draws, logits_of, failed = self._draws(parts)
+        data = torch.cat([piece for part in parts for piece in part.chunk.data])
+        layout = [Part(part.session.table, r.position, r.count) for part, r in zip(parts, rows, strict=True)]
+        out = run_packed_step(self.model, self._binding, self.cache, layout, data, logits_of)
+        if self.model.is_tail:
+            sampled = _sample(parts, draws, out, failed)
+            return StepResult(None, sampled, failed)
+        hidden = out.contiguous().cpu()
+        return StepResult(hidden, {}, failed | _not_finite(hidden, rows))
+
+    def _draws(self, parts: list[StepPart]) -> tuple[dict[int, Draw], list[int], dict[int, OsaiError]]:
+        """What the tail is to draw, by place in `parts`; the packed rows whose logits it takes; who can't."""
+        draws: dict[int, Draw] = {}
+        logits_of: list[int] = []
+        failed: dict[int, OsaiError] = {}
+        row = 0
+        for i, part in enumerate(parts):
+            rows, tail = part.chunk.rows, part.session.tail
+            row += rows.count
+            index = rows.position + rows.count - part.session.spec.num_prompt_tokens
+            if tail is None or index < 0 or not part.chunk.is_newest:
+                continue
+            try:
+                draws[i] = tail.draw(index, rows.position + rows.count)
+                logits_of.append(row - 1)
+            except OsaiError as e:
+                failed[i] = e
+        return draws, logits_of, failed
+
+    def measure(self) -> float:
+        """Seconds of a decode step of one session with a block of context, median of a few."""
+        span, size = self.model, self.cache.block_size
+        table = BlockTable([self.cache.scratch_block], size, span.device)
+        row = torch.zeros(1, dtype=torch.int64) if span.is_head else torch.zeros(1, span.hidden_size, dtype=span.dtype)
+        prompt = [Part(table, 0, size - 1)]
+        run_packed_step(span, self._binding, self.cache, prompt, torch.cat([row] * (size - 1)))
+        times = []
+        for _ in range(_NUM_MEASURED_STEPS):
+            start = time.perf_counter()
+            out = run_packed_step(span, self._binding, self.cache, [Part(table, size - 1, 1)], row, [0])
+            out.cpu()  # waits for an accelerator
+            times.append(time.perf_counter() - start)
+        return median(times)
+
+
+def _sample(
+    parts: list[StepPart], draws: dict[int, Draw], logits: torch.Tensor, failed: dict[int, OsaiError]
+) -> dict[int, Sampled]:
+    """Draw from logits [len(draws), vocab_size]; notes in `failed` who can't."""
+    sampled: dict[int, Sampled] = {}
+    for (i, draw), drawn in zip(draws.items(), sample(logits, list(draws.values())), strict=True):
+        if isinstance(drawn, OsaiError):
+            failed[i] = drawn
+            continue
+        session, rows = parts[i].session, parts[i].chunk.rows
+        index = draw.position - session.spec.num_prompt_tokens
+        if session.tail is not None:
+            session.tail.note(index, drawn.token_id)
+        sampled[i] = Sampled(
+            session=rows.session,
+            epoch=rows.epoch,
+            index=index,
+            token_id=drawn.token_id,
+            logprob=drawn.logprob,
+            top=drawn.top,
+            finish=session.finish(index, drawn.token_id),
+        )
+    return sampled
+
+
+def _not_finite(hidden: torch.Tensor, rows: list[Rows]) -> dict[int, OsaiError]:
+    """Sessions whose hidden states no next stage would take."""
+    finite = hidden.isfinite().all(dim=1)
+    if finite.all():
+        return {}
+    ends = torch.tensor([r.count for r in rows]).cumsum(0).tolist()
+    return {
+        i: InternalError(f"hidden states of session {r.session} are not finite after position {r.position}")
+        for i, (r, end) in enumerate(zip(rows, ends, strict=True))
+        if not finite[end - r.count : end].all()
+    }

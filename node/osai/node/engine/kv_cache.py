@@ -1,0 +1,137 @@
+"""Paged keys and values of a span's layers, and the Cache look-alike that transformers' layers call."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from osai.core.errors import InternalError, ResourceExhaustedError
+from osai.node.engine.attention import How, attend
+from osai.node.engine.layout import Read, StepLayout
+from osai.node.engine.windows import Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerShape:
+    """What one layer caches of one token.
+
+    Attributes:
+        key: (heads, dim) of what the layer hands to `update` first.
+        value: (heads, dim) of what it hands second.
+        dtype: of both.
+        window: which keys its queries may see.
+        expands: whether the layer makes keys and values of the cached tensors after `update`, as latent attention
+            does; then `update` must hand back the sessions' whole past.
+    """
+
+    key: tuple[int, int]
+    value: tuple[int, int]
+    dtype: torch.dtype
+    window: Window
+    expands: bool
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token."""
+        return (self.key[0] * self.key[1] + self.value[0] * self.value[1]) * self.dtype.itemsize
+
+
+class KVCache:
+    """Keys and values of every layer of a span, allocated once.
+
+    There are `num_blocks` blocks for sessions, one that is all zeros and pads gathered keys, and one for measurements.
+    A row is only ever read by the session that wrote it.
+
+    Raises:
+        ResourceExhaustedError: if the memory can't be had.
+    """
+
+    is_compileable = False  # transformers asks
+
+    def __init__(
+        self, shapes: Sequence[LayerShape], num_blocks: int, block_size: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.num_blocks, self.block_size, self.device = num_blocks, block_size, torch.device(device)
+        self.null_block, self.scratch_block = num_blocks, num_blocks + 1
+        self._shapes = tuple(shapes)
+        self._layout: StepLayout | None = None
+        rows = (num_blocks + 2) * block_size
+        try:  # each [rows, heads, dim]; zeros are written, so that the memory is there from now on
+            self._keys = [torch.empty(rows, *s.key, dtype=s.dtype, device=device).zero_() for s in shapes]
+            self._values = [torch.empty(rows, *s.value, dtype=s.dtype, device=device).zero_() for s in shapes]
+        except (RuntimeError, MemoryError) as e:  # torch's out-of-memory errors are RuntimeErrors
+            total = sum(s.token_bytes for s in shapes) * rows
+            raise ResourceExhaustedError(f"can't allocate {total} bytes of KV cache: lower its budget ({e})") from e
+
+    @property
+    def null_slot(self) -> int:
+        """A row of zeros that nobody writes."""
+        return self.null_block * self.block_size
+
+    @contextmanager
+    def step(self, layout: StepLayout) -> Iterator[None]:
+        """Serve one packed step."""
+        self._layout = layout
+        try:
+            yield
+        finally:
+            self._layout = None
+
+    @property
+    def layout(self) -> StepLayout:
+        """Of the step in hand."""
+        if self._layout is None:
+            raise InternalError("the KV cache was used outside a step")
+        return self._layout
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *_args: object, **_kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store the packed rows' keys and values, each [1, heads, num_tokens, dim].
+
+        Returns:
+            The two as they came, or, where the layer expands them, each session's whole past, packed:
+            [1, heads, sum of the parts' ends, dim].
+        """
+        layout, keys, values = self.layout, self._keys[layer_idx], self._values[layer_idx]
+        keys.index_copy_(0, layout.slots, key[0].transpose(0, 1))
+        values.index_copy_(0, layout.slots, value[0].transpose(0, 1))
+        if not self._shapes[layer_idx].expands:
+            return key, value
+        past = layout.past_slots
+        return keys[past].transpose(0, 1)[None], values[past].transpose(0, 1)[None]
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
+        """Attention of a packed row: [1, heads, num_tokens, query_dim] to [1, heads, num_tokens, value_dim]."""
+        shape = self._shapes[layer]
+        if shape.expands:
+            keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
+        else:
+            keys, values = self._keys[layer], self._values[layer]
+        reads = self.layout.reads(shape.window, from_past=shape.expands)
+        outs = [_attend_read(read, query, keys, values, how) for read in reads]
+        return outs[0] if len(outs) == 1 else torch.cat(outs, 2)
+
+    def get_seq_length(self, _layer_idx: int = 0) -> torch.Tensor:
+        """int64 [num_tokens], what to add to a row's place in the packed row to get its position.
+
+        Llama 4 does that addition; a whole model's cache gives a number here.
+        """
+        return self.layout.positions - torch.arange(self.layout.num_tokens, device=self.device)
+
+    get_query_offset = get_seq_length
+
+    def get_mask_sizes(self, _query_length: int, _layer_idx: int = 0) -> tuple[int, int]:
+        """Number of keys and position of the first: only asked for by models whose masks nobody uses here."""
+        return self.layout.longest, 0
+
+
+def _attend_read(read: Read, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, how: How) -> torch.Tensor:
+    """One attention call: query [1, heads, num_tokens, dim], keys and values [rows, kv_heads, dim]."""
+    q = query[:, :, read.rows]
+    k, v = (t[read.keys].view(read.num_parts, -1, *t.shape[1:]).transpose(1, 2) for t in (keys, values))
+    if read.num_parts == 1:
+        return attend(q, k, v, read.mask, how, is_causal=read.is_causal)
+    q = q.transpose(0, 2)  # [num_parts, heads, 1, dim]
+    return attend(q, k, v, read.mask, how).transpose(0, 2)

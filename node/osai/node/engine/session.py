@@ -1,0 +1,99 @@
+"""A session as one span sees it."""
+
+from dataclasses import dataclass, field
+
+from osai.core.errors import InvalidRequestError
+from osai.core.sampling import SamplingParams
+from osai.node.engine.api import SessionSpec
+from osai.node.engine.block_table import BlockTable
+from osai.node.engine.sampling import Draw
+from osai.node.engine.scheduler import Chunk
+
+
+@dataclass(slots=True)
+class TailState:
+    """What the tail knows of the tokens so far. Only the engine thread touches it.
+
+    Attributes:
+        params: how tokens are drawn.
+        prompt: the prompt's tokens, if a penalty needs them.
+        generated: the tokens generated, if a penalty needs them.
+    """
+
+    params: SamplingParams
+    prompt: tuple[int, ...]
+    generated: list[int]
+
+    def draw(self, index: int, position: int) -> Draw:
+        """What decides the generated token of that index, which is at `position`.
+
+        Raises:
+            InvalidRequestError: if a penalty needs earlier tokens that this tail was not told.
+        """
+        if self.params.needs_history and index > len(self.generated):
+            raise InvalidRequestError(
+                f"token {index} needs the {index} before it for its penalties, and {len(self.generated)} are known: "
+                "put those generated elsewhere behind the prompt in prompt_token_ids"
+            )
+        return Draw(params=self.params, position=position, prompt=self.prompt, generated=self.generated[:index])
+
+    def note(self, index: int, token_id: int) -> None:
+        """Remember a token; what was generated from its index on was cut."""
+        if self.params.needs_history:
+            self.generated[index:] = [token_id]
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """An open session.
+
+    Attributes:
+        spec: what the shell asked for.
+        table: where its keys and values lie.
+        tail: None unless the span is the tail.
+        next_position: of the next row that fits without a cut; the event loop's.
+    """
+
+    spec: SessionSpec
+    table: BlockTable
+    tail: TailState | None
+    next_position: int = field(default=0)
+
+    def finish(self, index: int, token_id: int) -> str | None:
+        """Why generation ends with the token of that index, or None if it goes on."""
+        if token_id in self.spec.stop_token_ids:
+            return "stop"
+        return "length" if self.spec.num_prompt_tokens + index + 1 >= self.spec.max_total_tokens else None
+
+
+@dataclass(slots=True, eq=False)
+class StepPart:
+    """One session's chunk in a step.
+
+    Attributes:
+        session: whose.
+        chunk: its rows.
+        stale: whether the rows were cut or the session closed since the step was taken; the event loop's.
+    """
+
+    session: Session
+    chunk: Chunk
+    stale: bool = False
+
+
+def tail_state(spec: SessionSpec) -> TailState:
+    """The tail's state of a new session. Tokens behind the prompt in prompt_token_ids were generated elsewhere.
+
+    Raises:
+        InvalidRequestError: if there are no sampling parameters, or a penalty needs a prompt that is not there.
+    """
+    if spec.sampling is None:
+        raise InvalidRequestError(f"session {spec.session}: the tail needs sampling parameters")
+    if not spec.sampling.needs_history:
+        return TailState(spec.sampling, (), [])
+    count, ids = spec.num_prompt_tokens, spec.prompt_token_ids
+    if len(ids) < count:
+        raise InvalidRequestError(
+            f"session {spec.session}: its penalties need the prompt's {count} tokens, prompt_token_ids has {len(ids)}"
+        )
+    return TailState(spec.sampling, ids[:count], list(ids[count:]))

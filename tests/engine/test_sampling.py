@@ -1,0 +1,177 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osai.core.errors import InternalError, OsaiError
+from osai.core.sampling import SamplingParams
+from osai.node.engine.sampling import Draw, Drawn, kept_probs, sample, uniform
+
+
+def token_of(logits: torch.Tensor, params: SamplingParams, position: int = 0, **history: list[int]) -> int:
+    (drawn,) = sample(logits[None], [Draw(params=params, position=position, **history)])
+    assert isinstance(drawn, Drawn)
+    return drawn.token_id
+
+
+def random_logits(seed: int, size: int = 50, scale: float = 3.0) -> torch.Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def test_greedy_takes_the_likeliest_and_of_equals_the_lowest() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        logits = torch.tensor([[0.0, 3.0, 1.0, 3.0], [5.0, 5.0, 5.0, 5.0]], dtype=dtype)
+        draws = [Draw(params=SamplingParams(), position=p) for p in (4, 9)]
+        assert [d.token_id for d in sample(logits, draws) if isinstance(d, Drawn)] == [1, 0]
+
+
+def test_uniform_numbers_are_those_of_every_other_node() -> None:
+    """Fixed for ever: a change would change running sessions that move to a newer node."""
+    assert uniform(0, 0) == 0.1928506927506044
+    assert uniform(2**64 - 1, 131071) == 0.10172371782070433
+
+
+def test_uniform_numbers_are_uniform() -> None:
+    numbers = [uniform(seed, position) for seed in range(40) for position in range(100)]
+    assert all(0 <= number < 1 for number in numbers)
+    counts = torch.histc(torch.tensor(numbers), 20, 0, 1)
+    assert chi_square(counts, torch.full((20,), 200.0)) < 43.8  # 99.9% of the distribution with 19 degrees of freedom
+
+
+def chi_square(counts: torch.Tensor, expected: torch.Tensor) -> float:
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(temperature=1.0),
+        SamplingParams(temperature=0.7, top_k=5),
+        SamplingParams(temperature=1.5, top_p=0.8),
+        SamplingParams(temperature=1.0, min_p=0.1),
+        SamplingParams(temperature=2.0, top_k=10, top_p=0.9, min_p=0.05),
+    ],
+)
+def test_draws_follow_the_distribution(params: SamplingParams) -> None:
+    logits, num_draws = random_logits(1, 12, 1.5), 4000
+    probs = kept_probs(logits.double() / params.temperature, params)
+    probs /= probs.sum()
+    draws = [Draw(params=replace(params, seed=7), position=p) for p in range(num_draws)]
+    tokens = [d.token_id for d in sample(logits.expand(num_draws, -1), draws) if isinstance(d, Drawn)]
+    counts = torch.bincount(torch.tensor(tokens), minlength=12).double()
+    assert counts[probs == 0].sum() == 0
+    kept = probs > 0
+    limit = {1: 10.9, 2: 13.9, 3: 16.3, 4: 18.5, 5: 20.6, 6: 22.5, 7: 24.4, 8: 26.2, 9: 27.9, 10: 29.6, 11: 31.3}
+    assert chi_square(counts[kept], probs[kept] * num_draws) < limit[int(kept.sum()) - 1]  # 99.9%, fixed seed
+
+
+seeds = st.integers(0, 2**64 - 1)
+logit_rows = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40)
+
+
+@settings(deadline=None)
+@given(logit_rows, seeds, st.floats(0.1, 5))
+def test_top_k_of_one_is_greedy(values: list[float], seed: int, temperature: float) -> None:
+    logits = torch.tensor(values)
+    assert token_of(logits, SamplingParams(temperature=temperature, top_k=1, seed=seed)) == token_of(
+        logits, SamplingParams()
+    )
+
+
+@settings(deadline=None)
+@given(logit_rows, st.floats(0.01, 0.99), st.integers(0, 40), st.floats(0, 1))
+def test_filters_keep_the_fewest_likeliest(values: list[float], top_p: float, top_k: int, min_p: float) -> None:
+    """Against the definition, written out: sort by probability and id, then cut."""
+    logits = torch.tensor(values, dtype=torch.float64)
+    probs = (logits - logits.max()).exp().tolist()
+    order = sorted(range(len(probs)), key=lambda i: (-probs[i], i))
+    order = order[:top_k] if top_k else order
+    total = math.fsum(probs[i] for i in order)
+    kept: list[int] = []
+    while math.fsum(probs[i] for i in kept) < top_p * total * (1 - 1e-12) and len(kept) < len(order):
+        kept.append(order[len(kept)])
+    likely = {i for i in kept if probs[i] >= min_p}
+    params = SamplingParams(temperature=1, top_p=top_p, top_k=top_k, min_p=min_p)
+    found = set(kept_probs(logits, params).nonzero().squeeze(1).tolist())
+    positive = {i for i in likely if probs[i] > 0}
+    assert found == positive or found ^ positive <= {kept[-1], *order[len(kept) : len(kept) + 1]}  # a tie by rounding
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.permutations(range(6)), st.integers(0, 1000))
+def test_a_sessions_token_does_not_depend_on_its_batch(order: list[int], seed: int) -> None:
+    logits = torch.stack([random_logits(seed + i) for i in range(6)])
+    params = [
+        SamplingParams(),
+        SamplingParams(temperature=1, seed=seed),
+        SamplingParams(temperature=2, top_p=0.9, seed=seed, num_logprobs=3),
+        SamplingParams(temperature=1, top_k=7, seed=seed + 1),
+        SamplingParams(temperature=1, min_p=0.2, presence_penalty=1, seed=seed),
+        SamplingParams(repetition_penalty=1.5),
+    ]
+    draws = [Draw(params=p, position=i, prompt=[1, 2], generated=[3]) for i, p in enumerate(params)]
+    alone = [sample(logits[i : i + 1], [draws[i]])[0] for i in range(6)]
+    together = sample(logits[list(order)], [draws[i] for i in order])
+    assert [together[order.index(i)] for i in range(6)] == alone
+
+
+def test_rounding_noise_hardly_ever_changes_a_draw() -> None:
+    """Other batches and nodes round logits otherwise; drawing in the order of likelihood would flip far more."""
+    params, flips = SamplingParams(temperature=1.0, top_p=0.95, seed=3), 0
+    for position in range(1000):
+        logits = random_logits(position, 1000)
+        noise = 1e-5 * random_logits(position + 5000, 1000, 1.0)
+        flips += token_of(logits, params, position) != token_of(logits + noise, params, position)
+    assert flips <= 3
+
+
+def test_nucleus_of_a_flat_distribution_over_a_large_vocabulary() -> None:
+    """Far more tokens than the shortcut looks at."""
+    probs = kept_probs(torch.zeros(20_000, dtype=torch.float64), SamplingParams(temperature=1, top_p=0.75))
+    assert probs.nonzero().squeeze(1).tolist() == list(range(15_000))
+
+
+def test_penalties_as_defined() -> None:
+    logits = torch.tensor([2.0, 1.9, -1.0, 0.5])
+    assert token_of(logits, SamplingParams(repetition_penalty=2.0), prompt=[0]) == 1
+    assert token_of(logits, SamplingParams(repetition_penalty=2.0), generated=[0, 1]) == 0
+    assert token_of(torch.tensor([-1.0, -1.5]), SamplingParams(repetition_penalty=2.0), prompt=[0]) == 1
+    assert token_of(logits, SamplingParams(presence_penalty=0.2), generated=[0, 0, 0]) == 1
+    assert token_of(logits, SamplingParams(presence_penalty=0.2), prompt=[0]) == 0, "over the output alone"
+    assert token_of(logits, SamplingParams(frequency_penalty=0.06), generated=[0]) == 0
+    assert token_of(logits, SamplingParams(frequency_penalty=0.06), generated=[0, 0]) == 1
+    assert token_of(logits, SamplingParams(frequency_penalty=-2.0), generated=[3]) == 3
+
+
+def test_logprobs_are_of_the_logits_as_they_came() -> None:
+    logits = torch.tensor([1.0, 3.0, 2.0, 3.0])
+    params = SamplingParams(temperature=5, top_k=1, presence_penalty=2, num_logprobs=3)
+    (drawn,) = sample(logits[None], [Draw(params=params, position=0, generated=[1])])
+    assert isinstance(drawn, Drawn)
+    assert drawn.token_id == 3
+    want = logits.log_softmax(0).tolist()
+    assert drawn.logprob == pytest.approx(want[3])
+    assert [token_id for token_id, _ in drawn.top] == [1, 3, 2]
+    assert [logprob for _, logprob in drawn.top] == pytest.approx([want[1], want[3], want[2]])
+    (bare,) = sample(logits[None], [Draw(params=SamplingParams(num_logprobs=0), position=0)])
+    assert isinstance(bare, Drawn)
+    assert (bare.token_id, bare.top) == (1, ())
+    assert bare.logprob == pytest.approx(want[1])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(temperature=1)])
+def test_logits_that_are_not_finite_fail_their_session_alone(bad: float, params: SamplingParams) -> None:
+    logits = torch.tensor([[0.0, 1.0], [0.0, bad], [-math.inf, 1.0], [-math.inf, -math.inf]])
+    results = sample(logits, [Draw(params=params, position=p) for p in range(4)])
+    assert [isinstance(result, OsaiError) for result in results] == [False, True, False, True]
+    assert results[2] == Drawn(token_id=1), "a token that is ruled out is no error"
+    assert isinstance(results[1], InternalError)
+    assert "position 1" in results[1].message
+
+
+def test_no_rows_give_no_tokens() -> None:
+    assert sample(torch.zeros(0, 5), []) == []
