@@ -60,6 +60,14 @@ def test_heartbeats_and_announcements_come_at_their_intervals() -> None:
     assert [at for at, kind in seen if kind is Announce] == [10.0]
 
 
+def test_a_change_of_load_is_told_at_once() -> None:
+    node = joined()
+    node.tick(0, 0.0)
+    assert SendHeartbeat() in node.tick(3, 0.2)
+    assert node.tick(3, 0.4) == []
+    assert SendHeartbeat() in node.tick(0, 0.6)
+
+
 def test_a_lost_coordinator_is_dialled_again_with_growing_pauses_while_spans_serve_on() -> None:
     node = joined()
     node.assigned(ASSIGNED)

@@ -95,10 +95,21 @@ def test_a_step_pushes_decode_and_prefill_rows_on_their_own_lanes() -> None:
     stages = table()
     for session in (1, 2, 3):
         stages.open(request(session), owner=7)
-    parts = (rows(1), rows(2, position=0, count=3), rows(3, position=3, count=1))
+    parts = (rows(1), rows(2, position=0, count=3), rows(3, position=4, count=1))
     decode, prefill = stages.stepped(step(*parts))
     assert decode == Forward(peer=NEXT, prefill=False, rows=(parts[0], parts[2]), slices=((0, 1), (4, 5)))
     assert prefill == Forward(peer=NEXT, prefill=True, rows=(parts[1],), slices=((1, 4),))
+
+
+def test_the_last_row_of_a_prompt_does_not_overtake_the_chunk_before_it() -> None:
+    """Alone in its step, it went on the decode lane, and could reach the successor first."""
+    stages = table()
+    stages.open(request(), owner=7)
+    (chunk,) = stages.stepped(step(rows(position=0, count=3)))
+    (last,) = stages.stepped(step(rows(position=3, count=1)))
+    assert isinstance(chunk, Forward)
+    assert isinstance(last, Forward)
+    assert (chunk.prefill, last.prefill) == (True, True)
 
 
 def test_a_drawn_token_goes_to_its_owner_and_back_to_the_head() -> None:
@@ -152,8 +163,9 @@ def test_a_lost_successor_fails_the_sessions_that_push_to_it() -> None:
     stages = table()
     stages.open(request(1), owner=7)
     stages.open(request(2, successor=HEAD), owner=8)
-    error = UnavailableError("gone", subject="next")
-    assert stages.peer_lost("next", error) == [
-        Fail(owner=7, session=1, epoch=1, error=error),
-        Release(session=1),
-    ]
+    fail, release = stages.peer_lost("next")
+    assert isinstance(fail, Fail)
+    assert (fail.owner, fail.session, fail.epoch) == (7, 1, 1)
+    assert isinstance(fail.error, UnavailableError)
+    assert fail.error.subject == "next"
+    assert release == Release(session=1)

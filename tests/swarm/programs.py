@@ -121,17 +121,18 @@ class TestSwarm:
     dht: tuple[str, ...] = ()
     nodes: dict[str, Program] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
+    edges: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        programs = [*self.nodes.values(), *([self.coordinator] if self.coordinator else [])]
-        for program in programs:
-            with contextlib.suppress(ProcessLookupError):
-                program.process.terminate()
-        for program in programs:
-            program.stop()
+        _stop([*self.nodes.values(), *([self.coordinator] if self.coordinator else [])])
+
+    def stop_nodes(self) -> None:
+        """End every node, killed and stopped ones too."""
+        _stop(list(self.nodes.values()))
+        self.nodes.clear()
 
     def serve(self, models: Sequence[SignedModel], *more: str) -> None:
         """Start the coordinator."""
@@ -162,7 +163,17 @@ class TestSwarm:
         for i, parts in enumerate(hosted):
             self.start_node(f"node-{i}", parts, *more)
         for name, program in self.nodes.items():
-            self.ids[name] = program.ready()["id"]
+            ready = program.ready()
+            self.ids[name], self.edges[name] = ready["id"], ready["edge"]
+
+
+def _stop(programs: Sequence[Program]) -> None:
+    for program in programs:
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            with contextlib.suppress(ProcessLookupError):
+                program.process.send_signal(number)
+    for program in programs:
+        program.stop()
 
 
 def wait_until(condition: Any, timeout_s: float, what: str) -> float:  # noqa: ANN401 - any callable of no arguments

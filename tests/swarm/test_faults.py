@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from families.fixtures import Checkpoints
@@ -19,7 +20,8 @@ from osai.core.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from swarm.programs import Hosted, Publisher, SignedModel, TestSwarm, wait_until
+from osai.core.manifest import parse, unsigned
+from swarm.programs import Hosted, Program, Publisher, SignedModel, TestSwarm, wait_until
 
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(180)]
 
@@ -32,12 +34,20 @@ def model(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) ->
     return publisher, publisher.sign("llama", checkpoints("llama"))
 
 
-@pytest.fixture
-def swarm(tmp_path: Path, model: tuple[Publisher, SignedModel]) -> Iterator[TestSwarm]:
+@pytest.fixture(scope="module")
+def coordinator(tmp_path_factory: pytest.TempPathFactory, model: tuple[Publisher, SignedModel]) -> Iterator[TestSwarm]:
+    """One coordinator for the tests that do not harm it; "nobody" is a model that no node ever hosts."""
     publisher, signed = model
-    with TestSwarm(tmp_path, publisher.public_key) as running:
-        running.serve([signed])
+    with TestSwarm(tmp_path_factory.mktemp("coordinator"), publisher.public_key) as running:
+        running.serve([signed, publisher.sign("nobody", signed.folder)])
         yield running
+
+
+@pytest.fixture
+def swarm(coordinator: TestSwarm) -> Iterator[TestSwarm]:
+    """The coordinator, and whatever nodes a test starts; these end with the test."""
+    yield coordinator
+    coordinator.stop_nodes()
 
 
 async def generate_until_killed(swarm: TestSwarm, victim: str, number: signal.Signals) -> tuple[OsaiError, float]:
@@ -45,7 +55,7 @@ async def generate_until_killed(swarm: TestSwarm, victim: str, number: signal.Si
     killed_s = 0.0
     try:
         async with AsyncClient(swarm.address) as client:
-            async for event in client.generate(PROMPT, max_tokens=500, ignore_eos=True):
+            async for event in client.generate(PROMPT, model_id="llama", max_tokens=500, ignore_eos=True):
                 if isinstance(event, Chunk) and event.index == 5:
                     swarm.nodes[victim].signal(number)
                     killed_s = time.monotonic()
@@ -54,57 +64,48 @@ async def generate_until_killed(swarm: TestSwarm, victim: str, number: signal.Si
     raise AssertionError("the generation ended as if nothing had happened")
 
 
-async def test_a_node_killed_mid_generation_ends_the_session_as_unavailable_and_its_replica_takes_the_next(
+async def test_a_killed_and_a_stopped_node_end_the_session_and_their_replica_takes_the_next(
     swarm: TestSwarm, model: tuple[Publisher, SignedModel]
 ) -> None:
     _, signed = model
-    swarm.add_nodes([[Hosted(model=signed, span=span)] for span in ("0:2", "2:4", "4:6", "2:4")])
+    swarm.add_nodes([[Hosted(model=signed, span=span)] for span in ("0:3", "3:6", "3:6", "3:6")])
+    tokens, used = [], set()
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        async with AsyncClient(swarm.address) as client:
+            completion = await client.complete(PROMPT, model_id="llama", max_tokens=2, ignore_eos=True)
+        tokens.append(completion.token_ids)
+        tail = completion.pipeline[1].node_id
+        assert tail not in used
+        used.add(tail)
+        victim = next(name for name, node_id in swarm.ids.items() if node_id == tail)
+        error, took_s = await generate_until_killed(swarm, victim, number)
+        assert isinstance(error, UnavailableError)
+        assert f"node {tail} was lost" in error.message
+        assert took_s < 5
     async with AsyncClient(swarm.address) as client:
-        first = await client.complete(PROMPT, max_tokens=2, ignore_eos=True)
-    middle = first.pipeline[1].node_id
-    victim = next(name for name, node_id in swarm.ids.items() if node_id == middle)
-    error, took_s = await generate_until_killed(swarm, victim, signal.SIGKILL)
-    assert isinstance(error, UnavailableError)
-    assert middle in error.message
-    assert took_s < 5
-    async with AsyncClient(swarm.address) as client:
-        again = await client.complete(PROMPT, max_tokens=2, ignore_eos=True)
-    assert again.token_ids == first.token_ids
-    assert again.pipeline[1].node_id != middle
-
-
-async def test_a_stopped_node_is_noticed_within_five_seconds(
-    swarm: TestSwarm, model: tuple[Publisher, SignedModel]
-) -> None:
-    _, signed = model
-    swarm.add_nodes([[Hosted(model=signed, span=span)] for span in ("0:3", "3:6")])
-    try:
-        error, took_s = await generate_until_killed(swarm, "node-1", signal.SIGSTOP)
-    finally:
-        swarm.nodes["node-1"].signal(signal.SIGCONT)
-    assert isinstance(error, UnavailableError)
-    assert took_s < 5
+        completion = await client.complete(PROMPT, model_id="llama", max_tokens=2, ignore_eos=True)
+    assert [*tokens, completion.token_ids] == [tokens[0]] * 3
 
 
 async def test_requests_that_cannot_be_served_say_why(swarm: TestSwarm, model: tuple[Publisher, SignedModel]) -> None:
     _, signed = model
     swarm.add_nodes([[Hosted(model=signed, span="0:4")]])
     async with AsyncClient(swarm.address) as client:
-        with pytest.raises(NotCoveredError, match="layers 4:6 of llama have no ready node"):
-            await client.complete(PROMPT, max_tokens=4)
-        with pytest.raises(UnknownModelError, match="'gpt-9' is not served here; served are: llama"):
+        with pytest.raises(NotCoveredError, match="layers 0:6 of nobody have no ready node"):
+            await client.complete(PROMPT, model_id="nobody", max_tokens=4)
+        with pytest.raises(UnknownModelError, match="'gpt-9' is not served here; served are: llama, nobody"):
             await client.complete(PROMPT, model_id="gpt-9")
         with pytest.raises(ContextExceededError, match="512"):
-            await client.complete([5] * 512)
+            await client.complete([5] * 512, model_id="llama")
         with pytest.raises(ContextExceededError, match="at most 505"):
-            await client.complete(PROMPT, max_tokens=506)
+            await client.complete(PROMPT, model_id="llama", max_tokens=506)
         for wrong in (0, -1):
             with pytest.raises(InvalidRequestError, match="max_tokens"):
-                await client.complete(PROMPT, max_tokens=wrong)
+                await client.complete(PROMPT, model_id="llama", max_tokens=wrong)
         with pytest.raises(InvalidRequestError, match="vocabulary"):
-            await client.complete([384])
+            await client.complete([384], model_id="llama")
         with pytest.raises(InvalidRequestError, match="top_p"):
-            await client.complete(PROMPT, top_p=1.5)
+            await client.complete(PROMPT, model_id="llama", top_p=1.5)
 
 
 def test_a_node_with_one_flipped_byte_refuses_the_span_and_names_the_tensor(
@@ -177,14 +178,64 @@ def test_ports_in_use_and_coordinators_out_of_reach_are_said(
     assert f"no connection to 127.0.0.1:{port}" in nowhere.log()
 
 
-async def test_a_node_serves_on_while_its_coordinator_is_gone_and_another_finds_it(
+def test_a_coordinator_says_which_port_is_in_use(
     swarm: TestSwarm, model: tuple[Publisher, SignedModel], tmp_path: Path
+) -> None:
+    publisher, signed = model
+    ports = {"--listen": swarm.address, "--http": swarm.http.removeprefix("http://")}
+    for option, address in ports.items():
+        program = Program(
+            f"second{option}",
+            "osai.coordinator",
+            ["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--dht", "127.0.0.1:0", option, address,
+             "--trust", str(publisher.public_key), "--state", str(tmp_path / option), "--model", str(signed.folder),
+             "--manifest", str(signed.manifest)],
+            tmp_path,
+        )  # fmt: skip
+        assert program.wait(60) == 1
+        assert f"error: can't listen on {address}" in program.log() or address in program.log()
+        program.stop()
+
+
+async def test_an_unsigned_model_is_served_only_where_that_is_allowed_and_is_marked(
+    model: tuple[Publisher, SignedModel], tmp_path: Path
+) -> None:
+    publisher, signed = model
+    bare = tmp_path / "bare.json"
+    bare.write_bytes(unsigned(parse(signed.manifest.read_bytes()).manifest))
+    model_without = SignedModel(model_id="llama", folder=signed.folder, manifest=bare)
+    with TestSwarm(tmp_path, publisher.public_key) as swarm:
+        swarm.serve([model_without], "--allow-unsigned")
+        refusing = swarm.start_node("refusing", [Hosted(model=model_without, span="0:6")])
+        assert refusing.wait(60) == 1
+        assert "signed" in refusing.log()
+        assert "--allow-unsigned" in refusing.log()
+        refusing.stop()
+        del swarm.nodes["refusing"]
+        swarm.add_nodes([[Hosted(model=model_without, span="0:6")]], "--allow-unsigned")
+        assert "UNVERIFIED WEIGHTS" in swarm.nodes["node-0"].log()
+        async with AsyncClient(swarm.address) as client:
+            assert len((await client.complete(PROMPT, max_tokens=4, ignore_eos=True)).token_ids) == 4
+            view = await client.swarm()
+        assert [model.signed for model in view.models] == [False]
+        assert [span.verified for node in view.nodes for span in node.spans] == [False]
+        page = await asyncio.to_thread(httpx.get, swarm.http)
+        assert "unsigned" in page.text.lower()
+
+
+async def test_a_node_serves_on_while_its_coordinator_is_gone_and_another_finds_it(
+    model: tuple[Publisher, SignedModel], tmp_path: Path
 ) -> None:
     """Any number of coordinators see the same swarm: the second knows the node from the DHT alone."""
     publisher, signed = model
-    swarm.add_nodes([[Hosted(model=signed, span="0:6")]])
+    (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
-    with TestSwarm(tmp_path / "second", publisher.public_key) as second:
+    with (
+        TestSwarm(tmp_path / "first", publisher.public_key) as swarm,
+        TestSwarm(tmp_path / "second", publisher.public_key) as second,
+    ):
+        swarm.serve([signed])
+        swarm.add_nodes([[Hosted(model=signed, span="0:6")]])
         second.serve([signed], "--join", swarm.dht[0])
 
         async def covered() -> bool:

@@ -170,8 +170,8 @@ class Host:
     def _check_memory(self, assigned: Assigned, plan: _Plan) -> None:
         if plan.weight_bytes >= self._share_bytes:
             raise AssignmentError(
-                f"layers {assigned.layers} of {assigned.model_id} take {plan.weight_bytes / 2**20:.1f} MiB, and this node "
-                f"has {self._share_bytes / 2**20:.1f} MiB for them; take fewer layers or give more with --memory"
+                f"layers {assigned.layers} of {assigned.model_id} take {_mib(plan.weight_bytes)}, and this node has "
+                f"{_mib(self._share_bytes)} for them; take fewer layers or give more with --memory"
             )
 
     @property
@@ -183,11 +183,15 @@ class Host:
         room = self._share_bytes - weight_bytes
         if room <= 0:
             raise AssignmentError(
-                f"layers {assigned.layers} of {assigned.model_id} took {weight_bytes / 2**20:.1f} MiB and leave nothing for "
-                f"KV of {self._share_bytes / 2**20:.1f} MiB; take fewer layers or give more with --memory"
+                f"layers {assigned.layers} of {assigned.model_id} took {_mib(weight_bytes)} and leave nothing for KV of "
+                f"{_mib(self._share_bytes)}; take fewer layers or give more with --memory"
             )
         token_bytes = plan.facts.max_kv_numbers * plan.dtype.itemsize * len(assigned.layers)
         return min(room, MAX_KV_CONTEXTS * plan.facts.max_context * token_bytes)
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB"
 
 
 def _read_json(data: bytes) -> dict[str, object]:

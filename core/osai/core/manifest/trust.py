@@ -94,7 +94,10 @@ def verify(signed: SignedManifest, trust: TrustPolicy) -> None:
     """
     model_id = signed.manifest.model_id
     if not signed.signatures:
-        raise ManifestError(f"the manifest of {model_id} is unsigned: sign it with `osai manifest create`")
+        raise ManifestError(
+            f"the manifest of {model_id} is unsigned: sign it with `osai manifest create`, or serve it unverified with "
+            "--allow-unsigned"
+        )
     trusted = [s for s in signed.signatures if trust.trusts(model_id, s.public_key)]
     for signature in trusted:
         if not signature_is_valid(signature.public_key, signature.sig, _CONTEXT + signed.signed_part):
