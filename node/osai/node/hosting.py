@@ -1,28 +1,25 @@
 """Loading an assigned span: manifest, then only this span's tensors, then the engine."""
 
 import asyncio
-import json
 import logging
 import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
-import torch
-
 from osai.core.embedded import MODEL_ID, model_dir
-from osai.core.errors import AssignmentError, ManifestError, WeightsError
+from osai.core.errors import ManifestError, WeightsError
 from osai.core.frames import FrameShape
+from osai.core.layers import LayerRange
 from osai.core.manifest import SignedManifest, parse, verify
-from osai.core.model import ModelFacts
 from osai.node.config import NodeConfig
-from osai.node.device import Device, choose_dtype
+from osai.node.device import Device
 from osai.node.engine.engine import Engine
-from osai.node.engine.span_model import load_span, span_tensor_names
+from osai.node.engine.span_model import load_span
 from osai.node.membership import Assigned, SpanStatus
 from osai.node.ring import ServedSpan
+from osai.node.span_plan import SpanPlan, plan_span
 from osai.node.stage import HostedSpan
 from osai.node.weights.source import open_source
 from osai.node.weights.verified import VerifiedCheckpoint
@@ -30,8 +27,6 @@ from osai.node.wire import WIRE_DTYPES
 from osai.proto import common_pb2
 
 log = logging.getLogger(__name__)
-
-MAX_KV_CONTEXTS = 32  # whole contexts for which KV is set aside at most, however much memory there is
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -42,18 +37,6 @@ class Loaded:
 
     status: SpanStatus
     served: ServedSpan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """What is to be loaded."""
-
-    config: dict[str, object]
-    facts: ModelFacts
-    names: tuple[str, ...]
-    num_bytes: int  # in the checkpoint
-    weight_bytes: int  # in memory, in `dtype`; what packing keeps twice comes on top
-    dtype: torch.dtype
 
 
 class _Counted:
@@ -112,8 +95,8 @@ class Host:
         counted = _Counted(self._progress)
         source = await asyncio.to_thread(open_source, self._source_of(assigned))
         checkpoint = VerifiedCheckpoint(source, signed, counted.add)
-        plan = await asyncio.to_thread(self._plan, assigned, signed, checkpoint)
-        self._check_memory(assigned, plan)
+        plan = await asyncio.to_thread(self._plan, assigned.layers, signed, checkpoint)
+        plan.check_memory()
         counted.expect(plan.num_bytes)
         tensors = {name: checkpoint.tensor(name) for name in plan.names}
         try:
@@ -124,7 +107,7 @@ class Host:
             checkpoint.raise_failure()  # the reason, where it was the data; what the loader made of it otherwise
             raise
         checkpoint.raise_failure()
-        info = await self._engine.add_span(assigned.model_id, model, self._kv_bytes(assigned, plan, model.weight_bytes))
+        info = await self._engine.add_span(assigned.model_id, model, plan.kv_bytes(model.weight_bytes))
         step_time_s = await self._engine.measure(assigned.model_id)
         log.info("layers %s of %s: %d KV tokens, a step takes %.1f ms", assigned.layers, assigned.model_id,
                  info.num_kv_tokens, step_time_s * 1e3)  # fmt: skip
@@ -151,60 +134,19 @@ class Host:
             return assigned.source
         raise WeightsError(f"where are the weights of {assigned.model_id}? Name a folder or a hub id with --weights")
 
-    def _plan(self, assigned: Assigned, signed: SignedManifest, checkpoint: VerifiedCheckpoint) -> _Plan:
-        config = _read_json(checkpoint.file("config.json"))
-        facts = ModelFacts.from_config(config)
-        assigned.layers.check_within(facts.num_layers)
-        entries = {entry.name: entry for entry in signed.manifest.tensors}
-        names = tuple(span_tensor_names(config, list(entries), assigned.layers))
-        dtype = choose_dtype(self._config.dtype, facts.dtype)
-        return _Plan(
-            config=config,
-            facts=facts,
-            names=names,
-            num_bytes=sum(entries[name].size_bytes for name in names),
-            weight_bytes=sum(prod(entries[name].shape) for name in names) * dtype.itemsize,
-            dtype=dtype,
+    def _plan(self, layers: LayerRange, signed: SignedManifest, checkpoint: VerifiedCheckpoint) -> SpanPlan:
+        return plan_span(
+            signed,
+            checkpoint.file("config.json"),
+            layers,
+            dtype=self._config.dtype,
+            memory_bytes=self._config.memory_bytes // len(self._config.wishes),
         )
 
-    def _check_memory(self, assigned: Assigned, plan: _Plan) -> None:
-        if plan.weight_bytes >= self._share_bytes:
-            raise AssignmentError(
-                f"layers {assigned.layers} of {assigned.model_id} take {_mib(plan.weight_bytes)}, and this node has "
-                f"{_mib(self._share_bytes)} for them; take fewer layers or give more with --memory"
-            )
 
-    @property
-    def _share_bytes(self) -> int:
-        """What each of the wished models may take."""
-        return self._config.memory_bytes // len(self._config.wishes)
-
-    def _kv_bytes(self, assigned: Assigned, plan: _Plan, weight_bytes: int) -> int:
-        room = self._share_bytes - weight_bytes
-        if room <= 0:
-            raise AssignmentError(
-                f"layers {assigned.layers} of {assigned.model_id} took {_mib(weight_bytes)} and leave nothing for KV of "
-                f"{_mib(self._share_bytes)}; take fewer layers or give more with --memory"
-            )
-        token_bytes = plan.facts.max_kv_numbers * plan.dtype.itemsize * len(assigned.layers)
-        return min(room, MAX_KV_CONTEXTS * plan.facts.max_context * token_bytes)
-
-
-def _mib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:.1f} MiB"
-
-
-def _read_json(data: bytes) -> dict[str, object]:
-    try:
-        config = json.loads(data)
-    except ValueError as e:
-        raise WeightsError(f"config.json is no JSON: {e}", subject="config.json") from e
-    if not isinstance(config, dict):
-        raise WeightsError("config.json holds no object", subject="config.json")
-    return config
-
-
-def _loaded(assigned: Assigned, plan: _Plan, signed: SignedManifest, *, verified: bool, step_time_s: float) -> Loaded:
+def _loaded(
+    assigned: Assigned, plan: SpanPlan, signed: SignedManifest, *, verified: bool, step_time_s: float
+) -> Loaded:
     hosted = HostedSpan(
         key=assigned.model_id,
         layers=assigned.layers,
