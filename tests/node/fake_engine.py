@@ -106,7 +106,7 @@ class Node:
         return message.failed.session, from_proto(message.failed.error)
 
 
-NEXT = Peer(node_id="next", address="127.0.0.1:9")
+NEXT = Peer(node_id="next", address="127.0.0.1:9")  # nothing listens on the discard port
 
 
 @asynccontextmanager

@@ -258,9 +258,8 @@ async def test_a_step_that_failed_ends_its_sessions() -> None:
 async def test_the_coordinator_hears_of_a_successor_that_is_lost(how: str) -> None:
     successor = FakeStage("next", silent)
     async with stages(successor), node(MIDDLE) as it:
-        if how == "never there":
-            await successor.die()
-        await it.opens(1, MIDDLE, Peer(node_id="next", address=successor.address))
+        address = NEXT.address if how == "never there" else successor.address
+        await it.opens(1, MIDDLE, Peer(node_id="next", address=address))
         await it.opens(2, MIDDLE, Peer(node_id="elsewhere", address=successor.address))
         it.engine.step(rows(1), hidden=hidden(3))
         if how != "never there":

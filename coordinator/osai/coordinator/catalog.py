@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,8 @@ from osai.coordinator.placement import ModelSize
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import ManifestError, SetupError, UnknownModelError, WeightsError
 from osai.core.manifest import MANIFEST_FILE, Manifest, SignedManifest, TrustPolicy, parse, verify
+from osai.core.manifest.names import TEMPLATES_FOLDER
+from osai.core.manifest.select import select_files
 from osai.core.model import ModelFacts
 
 log = logging.getLogger(__name__)
@@ -106,7 +109,7 @@ def load_model(folder: Path, manifest_path: Path | None, trust: TrustPolicy, *, 
 
     Raises:
         ManifestError: if the manifest is missing or not to be believed.
-        WeightsError: if a file is missing or differs from the manifest.
+        WeightsError: if a file is missing, differs from the manifest, is not listed there, or makes no sense.
     """
     path = manifest_path or folder / MANIFEST_FILE
     try:
@@ -118,13 +121,22 @@ def load_model(folder: Path, manifest_path: Path | None, trust: TrustPolicy, *, 
     signed = parse(manifest_file)
     trusted = _is_trusted(signed, trust, allow_unsigned=allow_unsigned)
     _verify_files(folder, signed.manifest)
-    config = json.loads((folder / "config.json").read_bytes())
     generation = folder / "generation_config.json"
+    facts = ModelFacts.from_config(
+        _read_json(folder / "config.json"), _read_json(generation) if generation.exists() else None
+    )
+    layer_bytes = signed.manifest.layer_bytes()[: facts.num_layers]
+    if len(layer_bytes) < facts.num_layers or not all(layer_bytes):
+        raise WeightsError(
+            f"config.json of {signed.manifest.model_id} says {facts.num_layers} layers, but the manifest lacks tensors "
+            "of some: is the checkpoint complete?",
+            subject="config.json",
+        )
     return ServedModel(
         manifest=signed,
         manifest_file=manifest_file,
         signed=trusted,
-        facts=ModelFacts.from_config(config, json.loads(generation.read_bytes()) if generation.exists() else None),
+        facts=facts,
         tokenizer=Tokenizer(folder),
         source="",
     )
@@ -146,6 +158,10 @@ def _verify_files(folder: Path, manifest: Manifest) -> None:
     listed = {entry.path for entry in manifest.files}
     if "config.json" not in listed:
         raise ManifestError(f"the manifest of {manifest.model_id} does not list config.json; create it anew")
+    here = [path.relative_to(folder).as_posix() for path in (*folder.glob("*"), *folder.glob(f"{TEMPLATES_FOLDER}/*"))]
+    for name in select_files(here):
+        if name not in listed:  # the tokenizer reads whatever lies there
+            raise WeightsError(f"{name} is not in the manifest; remove it, or make a new manifest", subject=name)
     for entry in manifest.files:
         try:
             data = (folder / entry.path).read_bytes()
@@ -153,3 +169,13 @@ def _verify_files(folder: Path, manifest: Manifest) -> None:
             raise WeightsError(f"{folder / entry.path} can't be read: {e.strerror}", subject=entry.path) from e
         if sha256(data).hexdigest() != entry.sha256 and entry.sha256:
             raise WeightsError(f"{folder / entry.path} differs from the manifest", subject=entry.path)
+
+
+def _read_json(path: Path) -> Mapping[str, object]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as e:
+        raise WeightsError(f"{path} is no JSON: {e}", subject=path.name) from e
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} holds no JSON object", subject=path.name)
+    return value

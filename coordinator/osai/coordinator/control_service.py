@@ -53,7 +53,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             if node_id and self._streams.get(node_id) is context:  # not where it has dialled in anew meanwhile
                 del self._streams[node_id]
                 self._registrar.left(node_id)
-                self._swarm.lost(node_id)
+                self._swarm.lost(node_id, time.monotonic())
                 log.info("node %s has gone", node_id)
 
     async def _greet(self, messages: Messages, context: Context) -> str:

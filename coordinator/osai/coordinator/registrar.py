@@ -39,16 +39,19 @@ class Registrar:
 
         Raises:
             UnknownModelError: if it wishes for a model that is not served here.
-            InvalidRequestError: if it wishes for layers that the model has not.
+            InvalidRequestError: if it wishes for layers that the model has not, or for one model twice.
             AssignmentError: if nothing that it may host fits in its memory.
         """
+        named = [wish.model_id for wish in wishes if wish.model_id]
+        if len(set(named)) < len(named):
+            raise InvalidRequestError("a model is wished for twice; a node hosts one span of a model")
         node = self._swarm.get(node_id)
         hosted = {span.model_id: span.layers for span in node.spans if span.state != "failed"} if node else {}
         self._assigned[node_id] = dict(hosted)
         share = memory_bytes // max(len(wishes), 1)
         return [
             assignment
-            for wish in wishes
+            for wish in sorted(wishes, key=lambda wish: not wish.model_id)  # "any" gets what the others leave
             if wish.model_id not in hosted and not (wish.model_id == "" and hosted)
             for assignment in (self._assign(node_id, wish, dtype, share),)
         ]
@@ -59,8 +62,9 @@ class Registrar:
 
     def _assign(self, node_id: str, wish: Wish, dtype: str, memory_bytes: int) -> Assignment:
         models = [self._catalog.get(wish.model_id)] if wish.model_id else list(self._catalog.models)
+        models = [model for model in models if model.model_id not in self._assigned[node_id]]
         if not models:
-            raise AssignmentError("this coordinator serves no model yet; start it with --model")
+            raise AssignmentError("there is no model left to assign; start the coordinator with more --model")
         if wish.layers is not None:
             if not wish.model_id:
                 raise InvalidRequestError("layers without a model: say which with --model")
@@ -82,12 +86,15 @@ class Registrar:
 
     def _replicas(self, model: ServedModel) -> tuple[int, ...]:
         """Nodes per layer: what records say, and what was assigned here and is in no record yet."""
-        spans: dict[str, LayerRange] = {}
+        name = model.model_id
+        spans = {node_id: assigned[name] for node_id, assigned in self._assigned.items() if name in assigned}
         for node in self._swarm.nodes:
-            for span in node.spans:
-                if span.model_id == model.model_id and span.state != "failed" and node.state != "draining":
+            if node.state == "draining":
+                spans.pop(node.node_id, None)
+                continue
+            for span in (span for span in node.spans if span.model_id == name):
+                spans.pop(node.node_id, None)
+                same_weights = span.manifest_digest in (b"", model.manifest.digest)  # none: it is still loading
+                if span.state != "failed" and same_weights:
                     spans[node.node_id] = span.layers
-        for node_id, assigned in self._assigned.items():
-            if model.model_id in assigned:
-                spans.setdefault(node_id, assigned[model.model_id])
         return replicas(spans.values(), model.facts.num_layers)

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 2.0  # between looks into the DHT: nodes that another coordinator holds show up this late
 ANNOUNCE_INTERVAL_S = 10.0  # a third of the record's life, so that two may be lost
 RECORD_TTL_S = 30.0
-SERVER_GRACE_S = 1.0  # for running calls to be told
+SERVER_GRACE_S = 0.2  # for running calls to be told; nodes keep their streams open
 
 _SERVICES = (
     client_pb2.DESCRIPTOR.services_by_name["Coordinator"].full_name,
@@ -183,7 +183,7 @@ class CoordinatorProcess:
             log.warning("dropped the DHT record of %s: %s", node_id, e)
             return
         if node.node_id == node_id:
-            self._swarm.heard(node, time.monotonic())
+            self._swarm.found(node, time.monotonic())
 
     def _view(self) -> SwarmView:
         nodes = self._swarm.nodes

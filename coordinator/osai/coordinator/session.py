@@ -108,12 +108,14 @@ class Session:
         self.deadline_s = now_s + self._config.first_token_s + self._config.prompt_token_s * self._num_prompt_tokens
         return [SendPrompt()]
 
-    def token(self, token: TokenEvent, now_s: float) -> list[Action]:
-        """The tail has drawn a token."""
-        if self._over or token.epoch != self.epoch:
+    def token(self, node_id: str, token: TokenEvent, now_s: float) -> list[Action]:
+        """A token has come; only the tail's count."""
+        if self._over or token.epoch != self.epoch or node_id != self.pipeline[-1].node_id:
             return []
+        if self._waiting:
+            return self._end(End(error=PeerError("the tail sent a token before it had the prompt", subject=node_id)))
         if token.index != self._num_tokens:
-            problem = PeerError(f"the tail sent token {token.index} where {self._num_tokens} was due")
+            problem = PeerError(f"the tail sent token {token.index} where {self._num_tokens} was due", subject=node_id)
             return self._end(End(error=problem))
         self._num_tokens += 1
         self.deadline_s = now_s + self._config.next_token_s
@@ -121,23 +123,21 @@ class Session:
             return [Emit(token)]
         return [Emit(token), *self._end(End(reason=token.finish))]
 
-    def failed(self, epoch: int, error: OsaiError) -> list[Action]:
+    def failed(self, node_id: str, epoch: int, error: OsaiError) -> list[Action]:
         """A stage says that it can't go on."""
-        return [] if epoch != self.epoch else self._end(End(error=error))
+        return self._end(End(error=error)) if epoch == self.epoch and self._has(node_id) else []
 
     def lost(self, node_id: str, reason: OsaiError) -> list[Action]:
         """The link to a stage broke."""
-        if all(stage.node_id != node_id for stage in self.pipeline):
+        if not self._has(node_id):
             return []
-        message = f"node {node_id} was lost after {self._num_tokens} tokens ({reason.message}); try again"
-        return self._end(End(error=UnavailableError(message, subject=node_id)))
-
-    def stop(self, reason: str) -> list[Action]:
-        """The coordinator has seen enough: a stop string."""
-        return self._end(End(reason=reason))
+        message = f"node {node_id} was lost after {self._num_tokens} tokens; try again"
+        problem = UnavailableError(message, subject=node_id)
+        problem.__cause__ = reason  # for the log: it holds the node's address, which clients are not told
+        return self._end(End(error=problem))
 
     def cancel(self) -> list[Action]:
-        """The client has gone."""
+        """Nobody wants more: the client has gone, or a stop string has come."""
         return self._end(End(error=CancelledError("the client cancelled the generation")))
 
     def tick(self, now_s: float) -> list[Action]:
@@ -151,6 +151,9 @@ class Session:
             f"no token came in time after {self._num_tokens}; the pipeline may be overloaded"
         )
         return self._end(End(error=problem))
+
+    def _has(self, node_id: str) -> bool:
+        return any(stage.node_id == node_id for stage in self.pipeline)
 
     def _end(self, end: End) -> list[Action]:
         if self._over:

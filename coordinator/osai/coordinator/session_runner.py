@@ -61,7 +61,8 @@ class SessionRunner:
                         return
                 actions = await self._next()
         finally:  # also where the client has gone: no stage may keep its KV
-            self._close()
+            for action in self.session.cancel():
+                self._perform(action)
 
     async def _next(self) -> list[Action]:
         try:
@@ -90,5 +91,7 @@ class SessionRunner:
 
     def _close(self) -> None:
         for stage in self.session.pipeline:
-            with contextlib.suppress(OsaiError):  # a stage whose link is down has closed the session already
-                self._links.wire(stage.node_id, stage.address).send(write_close(self.number))
+            # a stage whose link is down has closed the session already: it is not dialled for this
+            if (wire := self._links.held(stage.node_id, stage.address)) is not None:
+                with contextlib.suppress(OsaiError):
+                    wire.send(write_close(self.number))

@@ -1,11 +1,14 @@
 """The swarm as a coordinator sees it: nodes by their newest word, from heartbeats and from the DHT. Pure."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from osai.core.layers import LayerRange
 
 NODE_TTL_S = 30.0  # a node that has not been heard of for as long as its DHT record lives is gone
+SETTLE_S = 5.0  # so long a record that a lost node wrote before may still come: looks into the DHT are 2 s apart
+MAX_REMEMBERED_LOST = 16_384  # more than can go within the life of a record, in a swarm of 10,000 nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,33 +49,51 @@ class _Seen:
     at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    sequence: int  # the newest that is known to be from before
+    at_s: float
+
+
 class Swarm:
     """Nodes that are believed to be there."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, _Seen] = {}
-        self._lost: dict[str, int] = {}  # node id -> newest sequence when it was lost
+        self._lost: dict[str, _Lost] = {}
+
+    def found(self, node: NodeState, now_s: float) -> None:
+        """A record of a node in the DHT. Soon after the node was lost it may well be from before, however new it is."""
+        lost = self._lost.get(node.node_id)
+        if lost is not None and now_s - lost.at_s < SETTLE_S:
+            self._lost[node.node_id] = _Lost(max(lost.sequence, node.sequence), lost.at_s)
+        else:
+            self.heard(node, now_s)
 
     def heard(self, node: NodeState, now_s: float) -> None:
-        """A record of a node; an older one than the newest, or one from before it was lost, changes nothing."""
+        """A node's own word; an older one than the newest, or one from before it was lost, changes nothing."""
         seen = self._nodes.get(node.node_id)
-        if node.sequence <= self._lost.get(node.node_id, -1):
+        lost = self._lost.get(node.node_id)
+        if lost is not None and node.sequence <= lost.sequence:
             return
         if seen is not None and node.sequence <= seen.node.sequence:
             return
         self._lost.pop(node.node_id, None)
         self._nodes[node.node_id] = _Seen(node, now_s)
 
-    def lost(self, node_id: str) -> None:
+    def lost(self, node_id: str, now_s: float) -> None:
         """A connection to the node broke: it is gone until it says something new."""
         seen = self._nodes.pop(node_id, None)
         if seen is not None:
-            self._lost[node_id] = seen.node.sequence
+            self._lost.pop(node_id, None)
+            self._lost[node_id] = _Lost(seen.node.sequence, now_s)
+            while len(self._lost) > MAX_REMEMBERED_LOST:
+                del self._lost[next(iter(self._lost))]  # the one that was lost first
 
     def expire(self, now_s: float) -> None:
         """Forget nodes that were not heard of for NODE_TTL_S."""
         for node_id in [key for key, seen in self._nodes.items() if now_s - seen.at_s > NODE_TTL_S]:
-            self.lost(node_id)
+            self.lost(node_id, now_s=-math.inf)  # silent for long: whatever comes now is new
 
     @property
     def nodes(self) -> tuple[NodeState, ...]:

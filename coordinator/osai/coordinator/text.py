@@ -23,10 +23,12 @@ class Tokenizer:
 
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
-        except (OSError, ValueError, KeyError) as e:
+        except Exception as e:  # of many kinds, the tokenizers library's bare Exception among them
             raise WeightsError(f"{folder} has no tokenizer that can be read: {e}") from e
         if not self._tokenizer.is_fast:
             raise WeightsError(f"{folder} has no tokenizer.json; only fast tokenizers are served")
+        added = self._tokenizer.added_tokens_decoder
+        self.special_ids = frozenset(token for token, its in added.items() if its.special)  # those that decode() skips
 
     def encode(self, prompt: str | Sequence[ChatMessage]) -> tuple[int, ...]:
         """Token ids of a text, or of a chat through the model's template.
@@ -39,11 +41,9 @@ class Tokenizer:
         if not self._tokenizer.chat_template:
             raise InvalidRequestError("the model has no chat template; send a plain prompt to completions instead")
         messages = [{"role": message.role, "content": message.content} for message in prompt]
-        from jinja2 import TemplateError  # noqa: PLC0415 - comes with the template that is rendered here
-
         try:
             chat = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        except (TemplateError, ValueError, TypeError) as e:
+        except Exception as e:  # a template is a program: it may fail in any way
             raise InvalidRequestError(f"the chat does not fit the model's template: {e}") from e
         return tuple(chat["input_ids"])
 
@@ -73,19 +73,26 @@ class Detokenizer:
 
     def add(self, token_ids: Sequence[int]) -> str:
         """The text that `token_ids` complete; may be empty."""
-        self._ids.extend(token_ids)
-        before = self._tokenizer.decode(self._ids[self._prefix_start : self._given])
-        after = self._tokenizer.decode(self._ids[self._prefix_start :])
-        if len(after) <= len(before) or after.endswith(UNFINISHED):
+        # special tokens have no text: a long row of them must not make the window long
+        self._ids.extend(token for token in token_ids if token not in self._tokenizer.special_ids)
+        text = self._pending()
+        if not text or text.endswith(UNFINISHED):
             return ""
         self._prefix_start, self._given = self._given, len(self._ids)
-        return after[len(before) :]
+        return text
 
     def finish(self) -> str:
         """What is left: bytes that no character will complete any more."""
+        text = self._pending()
+        self._prefix_start = self._given = len(self._ids)
+        return text
+
+    def _pending(self) -> str:
+        """What the tokens that have not been given add to the text."""
         before = self._tokenizer.decode(self._ids[self._prefix_start : self._given])
         after = self._tokenizer.decode(self._ids[self._prefix_start :])
-        self._prefix_start = self._given = len(self._ids)
+        while before.endswith(UNFINISHED) and not after.startswith(before):
+            before = before[:-1]  # the prompt ends within a character, and what follows completes it
         return after[len(before) :]
 
 
@@ -102,10 +109,10 @@ class StopMatcher:
         if self.stopped:
             return ""
         text = self._held + text
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:  # the one that is complete first, so that it does not matter where the pieces are cut
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -1,5 +1,6 @@
 """Between the wire's messages and the coordinator's own data: protobuf stays here, at the edge."""
 
+import math
 import struct
 from collections.abc import Sequence
 
@@ -19,10 +20,18 @@ def read_node(record: record_pb2.NodeRecord) -> NodeState:
     """Read a node's record.
 
     Raises:
-        PeerError: if it lacks an id or an address.
+        PeerError: if it lacks an id or an address, names two spans of a model, or a time in it is no time.
+        InvalidRequestError: if a layer range is empty or negative.
     """
     if not record.node_id or not record.edge_address:
         raise PeerError("a node's record must have an id and an address")
+    models = [span.model_id for span in record.spans]
+    if len(set(models)) < len(models):
+        raise PeerError(
+            f"node {record.node_id} announces two spans of one model; it may host one", subject=record.node_id
+        )
+    if not math.isfinite(record.started_at_s):
+        raise PeerError(f"node {record.node_id} was started at {record.started_at_s} s", subject=record.node_id)
     return NodeState(
         node_id=record.node_id,
         address=record.edge_address,
@@ -39,6 +48,8 @@ def read_node(record: record_pb2.NodeRecord) -> NodeState:
 
 
 def _read_span(span: record_pb2.SpanRecord) -> SpanState:
+    if not 0 <= span.step_time_s < math.inf:  # also NaN: it would win every comparison of costs
+        raise PeerError(f"a step of {span.model_id} is said to take {span.step_time_s} s")
     return SpanState(
         model_id=span.model_id,
         layers=LayerRange(span.span.start, span.span.end),

@@ -9,17 +9,15 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from google.protobuf.message import DecodeError
-
 from osai.core.errors import OsaiError, SetupError, TrustError, UnavailableError
 from osai.core.identity import Identity
-from osai.core.records import COORDINATORS_KEY, MAX_RECORD_BYTES, NODES_KEY, seal, unseal
-from osai.proto import record_pb2
+from osai.core.record_guard import RecordGuard
+from osai.core.records import COORDINATORS_KEY, NODES_KEY, seal, unseal
 
 log = logging.getLogger(__name__)
 
@@ -63,45 +61,6 @@ async def _resolve(listen: str) -> str:
     family, _, _, _, address = found[0]
     _check_free(address, family)
     return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
-
-
-class RecordGuard:
-    """Keeps records that nobody could believe out of this member's part of the DHT (hivemind's RecordValidatorBase).
-
-    The DHT keeps the record with the latest expiry under a key and subkey. So a forged one, or a genuine one with its
-    expiry put off, would hide the member that it names until then: it must not be stored in the first place.
-
-    Args:
-        keys: names of the keys that are stored at all, by their place in the DHT.
-        loads: hivemind's deserializer.
-    """
-
-    def __init__(self, keys: Mapping[bytes, str], loads: Callable[[bytes], object]) -> None:
-        self._keys = keys
-        self._loads = loads
-
-    def validate(self, record: Any) -> bool:  # noqa: ANN401 - hivemind's DHTRecord
-        """Whether the member that `record.subkey` names has signed the record with this key and expiry."""
-        key = self._keys.get(record.key)
-        if key is None or len(record.value) > 2 * MAX_RECORD_BYTES:
-            return False
-        try:
-            subkey, sealed = self._loads(record.subkey), self._loads(record.value)
-            if not isinstance(subkey, str) or not isinstance(sealed, bytes):
-                return False
-            unseal(sealed, key, subkey, float("-inf"))  # the DHT lets go of expired records by itself
-            return bool(record_pb2.SignedRecord.FromString(sealed).expiry_s == record.expiration_time)
-        except (TrustError, DecodeError, ValueError, TypeError) as e:
-            log.warning("refused a DHT record under %s: %s", key, e)
-            return False
-
-    def sign_value(self, record: Any) -> bytes:  # noqa: ANN401 - hivemind's DHTRecord
-        """The value as it is: it comes sealed."""
-        return bytes(record.value)
-
-    def strip_value(self, record: Any) -> bytes:  # noqa: ANN401 - hivemind's DHTRecord
-        """The value as it is: `Directory.read` unseals it."""
-        return bytes(record.value)
 
 
 class Directory:
@@ -176,10 +135,17 @@ class Directory:
         try:
             async with asyncio.timeout(OPERATION_DEADLINE_S):
                 stored = await self._dht.store(key, value, expiry_s, subkey=self._identity.node_id)
+                stored = stored or await self._holds(key, expiry_s)  # it says what the last member said: others took it
         except TimeoutError:
             stored = False
         if not stored:
             raise UnavailableError(f"no DHT member stored the record under {key}")
+
+    async def _holds(self, key: str, expiry_s: float) -> bool:
+        found = await self._dht.get(key, latest=True)
+        records = found.value if found is not None and isinstance(found.value, dict) else {}
+        mine = records.get(self._identity.node_id)
+        return bool(mine is not None and mine.expiration_time == expiry_s)
 
     async def read(self, key: str) -> dict[str, bytes]:
         """Payloads under `key` by member id; records that can't be believed are left out.

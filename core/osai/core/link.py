@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 import grpc
 
-from osai.core.errors import OsaiError, ResourceExhaustedError, UnavailableError
+from osai.core.errors import InternalError, OsaiError, ResourceExhaustedError, UnavailableError
 from osai.core.protocol import check_hello, hello
 from osai.core.rpc import EDGE_MAX_BYTES, error_of, insecure_channel
 from osai.proto import common_pb2, control_pb2, control_pb2_grpc, edge_pb2, edge_pb2_grpc
@@ -70,7 +70,7 @@ class Outbox(Generic[QueuedT]):
             ResourceExhaustedError: if the peer does not keep up.
         """
         if self._closed is not None:
-            raise self._closed
+            raise self._closed.with_traceback(None)  # one error for many callers: it must not grow with each
         try:
             self._queue.put_nowait(message)
         except asyncio.QueueFull as e:
@@ -138,6 +138,9 @@ class Link(Generic[SentT, ReceivedT]):
         except grpc.aio.AioRpcError as e:
             reason = error_of(e, self.address)
             reason.subject = reason.subject or self.peer
+        except Exception as e:  # one message that this side can't handle must not end every other link
+            log.exception("the link to %s failed", self.peer)
+            reason = InternalError(f"the link to {self.peer} failed here ({type(e).__name__})", subject=self.peer)
         finally:  # also when cancelled: nobody may queue on a dead link
             self._outbox.close(reason)
         return reason
@@ -147,6 +150,8 @@ class Link(Generic[SentT, ReceivedT]):
             async with asyncio.timeout(self._config.greeting_deadline_s):
                 await call.write(self._greeting)
                 answer = await call.read()
+                while answer is not grpc.aio.EOF and self._hello_of(cast("ReceivedT", answer)) is None:
+                    answer = await call.read()  # a refusal in words, perhaps: the stream's status has the typed one
         except TimeoutError as e:
             waited = self._config.greeting_deadline_s
             raise UnavailableError(

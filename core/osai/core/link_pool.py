@@ -68,6 +68,11 @@ class LinkPool:
             self._links[key] = (link, self._tasks.create_task(self._run(key, link)))
         return self._links[key][0]
 
+    def held(self, peer: str, address: str, lane: Lane = Lane.DECODE) -> Wire[edge_pb2.LinkMessage] | None:
+        """The link to `peer` if there is one; nothing is dialled."""
+        dialled = self._links.get((peer, address, lane))
+        return None if dialled is None else dialled[0]
+
     async def _run(self, key: tuple[str, str, Lane], link: EdgeLink) -> None:
         try:
             reason = await link.run()

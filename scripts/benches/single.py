@@ -1,0 +1,138 @@
+"""Bench `single`: decode speed of one stream, a swarm's against transformers' `generate()` in one process."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from scripts.benches.checkpoint import NUM_LAYERS, VOCAB_SIZE, bench_checkpoint
+from scripts.benches.machine import num_cores
+from scripts.benches.program import Program, running
+from scripts.benches.report import Result, note
+from scripts.benches.samples import Comparison, decode_rate
+from scripts.benches.swarm import Generated, generate, local_swarm
+from scripts.benches.table import Table
+
+from osai.client import AsyncClient
+
+NUM_PROMPT_TOKENS = 32
+NUM_WARM_UP_TOKENS = 8  # the first steps make buffers and dial links
+LOAD_DEADLINE_S = 120.0  # imports and half a GB of weights on a busy machine
+GENERATION_DEADLINE_S = 300.0
+SEED = 1
+WHY = "In a single stream only one stage works at a time, so that both have the same cores at work."
+TIMED = "Timed from the first token to the last, so without prefill. The two take turns, repeat by repeat."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is measured.
+
+    Attributes:
+        stages: number of stages of each swarm.
+        num_tokens: generated in each repeat; 64 take some seconds, and grow the context from 32 to 96.
+        repeats: five give a median that one disturbed repeat does not move.
+        num_threads: of the baseline, and of each stage; as many as there are cores.
+    """
+
+    dtype: str = "bfloat16"
+    stages: tuple[int, ...] = (2, 4)
+    num_tokens: int = 64
+    repeats: int = 5
+    num_threads: int = field(default_factory=num_cores)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One swarm against the baseline; `same_tokens` counts the repeats in which both gave the same tokens."""
+
+    num_stages: int
+    tokens_per_s: Comparison
+    same_tokens: int
+
+
+async def run(options: Options) -> Result:
+    """Measure each swarm in turns with the baseline."""
+    folder = bench_checkpoint(note)
+    arguments = (str(folder), options.dtype, str(options.num_threads))
+    async with running("transformers", "scripts.benches.baseline", *arguments) as baseline:
+        await baseline.answer(LOAD_DEADLINE_S)
+        measured = [await _measure(options, folder, baseline, num_stages) for num_stages in options.stages]
+    return _result(options, measured)
+
+
+async def _measure(options: Options, folder: Path, baseline: Program, num_stages: int) -> Measured:
+    async with local_swarm(
+        folder,
+        num_layers=NUM_LAYERS,
+        num_stages=num_stages,
+        dtype=options.dtype,
+        num_threads=options.num_threads,
+    ) as client:
+        prompts = _prompts(options.repeats + 1)
+        await _pair(baseline, client, prompts.pop(), NUM_WARM_UP_TOKENS)
+        pairs = []
+        for i, prompt in enumerate(prompts):
+            pairs.append(await _pair(baseline, client, prompt, options.num_tokens))
+            theirs, ours = (decode_rate(generated.arrivals) for generated in pairs[-1])
+            note(
+                f"{num_stages} stages, {i + 1} of {options.repeats}: swarm {ours:.1f}, transformers {theirs:.1f} tok/s"
+            )
+    return _compare(num_stages, pairs)
+
+
+def _compare(num_stages: int, pairs: Sequence[tuple[Generated, Generated]]) -> Measured:
+    theirs, ours = zip(*pairs, strict=True)
+    return Measured(
+        num_stages=num_stages,
+        tokens_per_s=Comparison.of([decode_rate(g.arrivals) for g in ours], [decode_rate(g.arrivals) for g in theirs]),
+        same_tokens=sum(a.token_ids == b.token_ids for a, b in pairs),
+    )
+
+
+def _prompts(count: int) -> list[list[int]]:
+    """Another prompt for each repeat: nothing may come from a cache of prompts."""
+    draw = random.Random(SEED)  # noqa: S311 - not for secrets
+    return [[draw.randrange(3, VOCAB_SIZE) for _ in range(NUM_PROMPT_TOKENS)] for _ in range(count)]
+
+
+async def _pair(
+    baseline: Program, client: AsyncClient, prompt: list[int], num_tokens: int
+) -> tuple[Generated, Generated]:
+    """The same generation by the baseline, then by the swarm."""
+    answer = await baseline.ask({"prompt": prompt, "num_tokens": num_tokens}, GENERATION_DEADLINE_S)
+    arrivals = tuple((float(at), int(count)) for at, count in answer["arrivals"])
+    theirs = Generated(token_ids=tuple(answer["token_ids"]), arrivals=arrivals)
+    return theirs, await generate(client, prompt, num_tokens)
+
+
+def _result(options: Options, measured: Sequence[Measured]) -> Result:
+    stages = ",".join(map(str, options.stages))
+    header = ("swarm", "swarm tok/s", "transformers tok/s", "ratio", "ratio of pairs", "same tokens")
+    return Result(
+        name="single",
+        title=f"decode tokens/s of one stream, Llama of 251M weights, {options.dtype}, medians of {options.repeats}",
+        command=(
+            f"scripts/bench single --dtype {options.dtype} --stages {stages} --tokens {options.num_tokens} "
+            f"--repeats {options.repeats} --threads {options.num_threads}"
+        ),
+        table=Table(header=header, rows=tuple(_row(options, one) for one in measured)),
+        notes=(
+            f"Torch threads: {options.num_threads} for transformers, and {options.num_threads} for each stage. {WHY}",
+            f"Greedy, {options.num_tokens} tokens after a prompt of {NUM_PROMPT_TOKENS}. {TIMED}",
+            "The swarm is `osai up`: each stage a process, real sockets, timed at the client.",
+        ),
+        figures={**asdict(options), "swarms": [asdict(one) for one in measured]},
+    )
+
+
+def _row(options: Options, measured: Measured) -> tuple[str, ...]:
+    speed = measured.tokens_per_s
+    return (
+        f"{measured.num_stages} stages",
+        f"{speed.subject.median:.1f}",
+        f"{speed.baseline.median:.1f}",
+        f"{speed.ratio:.2f}",
+        f"{speed.low:.2f} to {speed.high:.2f}",
+        f"{measured.same_tokens} of {options.repeats}",
+    )
