@@ -25,9 +25,7 @@ from osai.node.wire import write_batch
 
 NODE_ID = "first"
 LAYERS = LayerRange(1, 2)
-BLOCK = (
-    100  # round trips on one path before the next takes its turn: long enough to warm up, short against load's swings
-)
+BLOCK = 100  # round trips on one path before the next takes its turn: short against the swings of other load
 NUM_COLD = 10  # of them, left out
 NUM_WARM_UP = 300  # on each path before anything counts
 START_DEADLINE_S = 60.0

@@ -153,12 +153,8 @@ def test_a_chat_for_a_model_without_template_is_refused(tmp_path: Path) -> None:
 def test_a_template_that_fails_refuses_the_chat(tmp_path: Path) -> None:
     """It is a program of the publisher's; these used to pass for failures of the coordinator."""
     chat = [ChatMessage(role="user", content="hi")]
-    for template in (
-        "{{ 1 / 0 }}",
-        "{{ messages[7].content.text }}",
-        "{% if %}",
-        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    ):
+    endless = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"
+    for template in ("{{ 1 / 0 }}", "{{ messages[7].content.text }}", "{% if %}", endless):
         (train_byte_level(tmp_path) / "chat_template.jinja").write_text(template)
         tokenizer = Tokenizer(tmp_path)
         with pytest.raises(InvalidRequestError, match="does not fit the model's template"):

@@ -83,16 +83,14 @@ def read_tensor(batch: edge_pb2.FrameBatch) -> torch.Tensor:
 
 def write_batch(rows: Sequence[Rows], tensor: torch.Tensor) -> edge_pb2.LinkMessage:
     """A message that carries `tensor`, [num_tokens] int32 or [num_tokens, hidden_size], contiguous, on the CPU."""
-    batch = edge_pb2.FrameBatch(
-        frames=[
-            edge_pb2.Frame(session=part.session, epoch=part.epoch, position=part.position, count=part.count)
-            for part in rows
-        ],
-        dtype=WIRE_DTYPES[tensor.dtype],
-        shape=tensor.shape,
-        data=tensor.view(torch.uint8).numpy().tobytes(),
-    )
-    return edge_pb2.LinkMessage(frames=batch)
+    message = edge_pb2.LinkMessage()
+    batch = message.frames  # filled in place: a message put into another is copied, data and all
+    for part in rows:
+        batch.frames.add(session=part.session, epoch=part.epoch, position=part.position, count=part.count)
+    batch.dtype = WIRE_DTYPES[tensor.dtype]
+    batch.shape.extend(tensor.shape)
+    batch.data = tensor.view(torch.uint8).numpy().tobytes()
+    return message
 
 
 def write_token(sampled: Sampled) -> edge_pb2.Token:
