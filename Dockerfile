@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # Two images: `docker build --target node -t osai-node .` and `docker build --target coordinator -t osai-coordinator .`
-#   docker run -v osai-node:/var/lib/osai -p 7071-7072:7071-7072 osai-node join HOST:7070 --listen 0.0.0.0:7071 --dht 0.0.0.0:7072
+#   docker run -v osai-node:/var/lib/osai -p 7071-7072:7071-7072 osai-node join HOST:7070 --announce THIS_HOST:7071
 # The health checks ask the ports below: keep them, and map them to others outside if need be.
 # For NVIDIA GPUs: `--build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130`.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
@@ -55,6 +55,7 @@ FROM runtime AS node
 LABEL org.opencontainers.image.title="osai-node" \
       org.opencontainers.image.description="Hosts a span of a model's layers in an osai swarm."
 COPY --from=node-venv /opt/osai /opt/osai
+ENV OSAI_NODE_JOIN_LISTEN=0.0.0.0:7071 OSAI_NODE_JOIN_DHT_LISTEN=0.0.0.0:7072
 # gRPC, libp2p
 EXPOSE 7071 7072
 # A node that loads weights is not healthy yet: the start period leaves it the time.

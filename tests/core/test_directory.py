@@ -266,3 +266,11 @@ def test_the_guard_survives_anything(subkey: bytes, value: bytes, flips: list[in
     for at in {at % len(sealed) for at in flips}:
         sealed[at] ^= 1
     assert validated(ME.node_id.encode(), b":" + bytes(sealed)) == (not flips)
+
+
+async def test_a_member_on_loopback_leaves_the_network_s_gateway_alone() -> None:
+    """libp2p asks the gateway for a port mapping unless told otherwise."""
+    async with members(1):
+        daemons = [child.cmdline() for child in psutil.Process().children() if "p2pd" in child.name()]
+    assert daemons
+    assert all({"-natPortMap=0", "-autonat=0"} <= set(line) for line in daemons)

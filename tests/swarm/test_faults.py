@@ -170,9 +170,12 @@ def test_ports_in_use_and_coordinators_out_of_reach_are_said(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        in_use = swarm.start_node("in-use", [Hosted(model=signed)], "--listen", f"127.0.0.1:{port}")
-        assert in_use.wait(60) == 1
-    assert f"can't listen on 127.0.0.1:{port}" in in_use.log()
+        in_use = [
+            swarm.start_node(f"in-use{option}", [Hosted(model=signed)], option, f"127.0.0.1:{port}")
+            for option in ("--listen", "--dht")
+        ]
+        assert [program.wait(60) for program in in_use] == [1, 1]
+    assert all(f"can't listen on 127.0.0.1:{port}" in program.log().splitlines()[-1] for program in in_use)
     nowhere = swarm.start_node("nowhere", [Hosted(model=signed)], "--join-timeout", "2", join=f"127.0.0.1:{port}")
     assert nowhere.wait(60) == 1
     assert f"no connection to 127.0.0.1:{port}" in nowhere.log()

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -99,10 +100,15 @@ class Directory:
         )
         try:
             async with AsyncExitStack() as undo, asyncio.timeout(START_DEADLINE_S):
+                address = await _resolve(listen)
+                reaches_out = not ip_address(address.rpartition(":")[0].strip("[]")).is_loopback
                 p2p = await P2P.create(
                     initial_peers=list(initial_peers) or None,
-                    host_maddrs=[to_multiaddr(await _resolve(listen))],
+                    host_maddrs=[to_multiaddr(address)],
                     identity_path=str(key_file) if key_file else None,
+                    nat_port_map=reaches_out,  # a swarm on loopback has no business with the network's gateway
+                    auto_nat=reaches_out,
+                    startup_timeout=START_DEADLINE_S,
                 )
                 undo.push_async_callback(p2p.shutdown)  # hivemind leaves the daemon running where the rest fails
                 dht = await DHTNode.create(

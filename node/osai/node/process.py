@@ -5,11 +5,11 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from osai.core.directory import Directory
-from osai.core.errors import InternalError, OsaiError, from_proto
+from osai.core.errors import InternalError, OsaiError, UnavailableError, from_proto
 from osai.core.identity import Identity
 from osai.core.layers import LayerRange
 from osai.core.records import NODES_KEY
@@ -51,7 +51,7 @@ class NodeProcess:
     """Runs one node until it leaves or fails.
 
     Args:
-        on_ready: called once, when every wished span serves.
+        on_ready: awaited once, when every wished span serves.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class NodeProcess:
         facts: NodeFacts,
         ring: Ring,
         host: Host,
-        on_ready: Callable[[tuple[SpanStatus, ...]], None],
+        on_ready: Callable[[tuple[SpanStatus, ...]], Awaitable[None]],
     ) -> None:
         self._config = config
         self._identity = identity
@@ -173,7 +173,7 @@ class NodeProcess:
         while self._directory is None:
             try:
                 await self._join_directory(peers)
-            except OsaiError as e:
+            except UnavailableError as e:  # an address that can't be listened on ends the node
                 log.warning("not in the DHT yet: %s", e)
                 await asyncio.sleep(DIRECTORY_RETRY_S)
 
@@ -204,7 +204,7 @@ class NodeProcess:
         self._perform(self._membership.loaded(loaded.status))
         if self._membership.state == "ready" and not self._ready:
             self._ready = True
-            self._on_ready(self._membership.spans)
+            await self._on_ready(self._membership.spans)
 
     async def _tick(self) -> None:
         while True:

@@ -62,9 +62,13 @@ async def run_node(config: NodeConfig, on_ready: OnReady, progress: Progress) ->
         edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService(facts.node_id, ring), server)
         health = await add_standard_services(server, [edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name])
         await server.start()
-        await health.set_serving(serving=True)
+
+        async def serving(spans: tuple[SpanStatus, ...]) -> None:
+            await health.set_serving(serving=True)
+            on_ready(facts, spans)
+
         host = Host(config, device, ring.engine, progress)
-        process = NodeProcess(config, identity, facts, ring, host, lambda spans: on_ready(facts, spans))
+        process = NodeProcess(config, identity, facts, ring, host, serving)
         failure.add_done_callback(lambda done: None if done.cancelled() else process.fail(done.result()))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, process.drain, f"received {number.name}")
