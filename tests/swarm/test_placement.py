@@ -1,0 +1,29 @@
+"""Nodes too small for the model, told nothing but its name, cover it between them."""
+
+import pytest
+
+from families.fixtures import Checkpoints
+from families.reference import generate_greedy, load_whole
+from osai.client import AsyncClient
+from swarm.programs import Hosted, Publisher, TestSwarm
+
+pytestmark = [pytest.mark.swarm, pytest.mark.timeout(180)]
+
+PROMPT = [5, 99, 250, 17, 42, 8, 301]
+
+
+async def test_small_nodes_are_assigned_spans_that_join_into_a_pipeline(
+    tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints
+) -> None:
+    folder = tmp_path_factory.mktemp("small")
+    publisher = Publisher(folder)
+    model = publisher.sign("llama", checkpoints("llama"))
+    with TestSwarm(folder, publisher.public_key) as swarm:
+        swarm.serve([model])
+        # room for two layers, the embedding and the KV of one context; the model has six
+        swarm.add_nodes([[Hosted(model=model)]] * 3, "--memory", "700KiB")
+        async with AsyncClient(swarm.address) as client:
+            completion = await client.complete(PROMPT, max_tokens=20, ignore_eos=True)
+    spans = [(stage.span.start, stage.span.end) for stage in completion.pipeline]
+    assert spans == [(0, 2), (2, 4), (4, 6)]
+    assert list(completion.token_ids) == generate_greedy(load_whole(checkpoints("llama")), PROMPT, 20)
