@@ -105,7 +105,6 @@ def test_wished_layers_are_given_as_wished(door: Door) -> None:
     [
         ((Wish(model_id="me/none", layers=None),), UnknownModelError, "not served here"),
         ((Wish(model_id=MODEL, layers=LayerRange(4, 7)),), InvalidRequestError, "reach past the model's 6 layers"),
-        ((Wish(model_id="", layers=LayerRange(0, 2)),), InvalidRequestError, "layers without a model"),
         ((Wish(model_id=MODEL, layers=None),) * 2, InvalidRequestError, "wished for twice"),
         ((ANY, ANY), AssignmentError, "no model left"),
     ],
@@ -115,6 +114,13 @@ def test_wishes_that_can_not_be_met(
 ) -> None:
     with pytest.raises(error_type, match=words):
         door.join("a", *wishes)
+
+
+def test_layers_alone_are_of_the_only_model_and_refused_where_there_are_more(door: Door, tokenizer: Tokenizer) -> None:
+    wish = Wish(model_id="", layers=LayerRange(0, 2))
+    assert door.join("a", wish) == [(MODEL, "0:2")]
+    with pytest.raises(InvalidRequestError, match=r"layers 0:2 of which model\? .*served are: me/small, me/other"):
+        Door(tokenizer, MODEL, OTHER).join("a", wish)
 
 
 def test_a_node_without_memory_for_a_layer_is_told_so(door: Door) -> None:

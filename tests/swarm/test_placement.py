@@ -1,4 +1,4 @@
-"""Nodes too small for the model, told nothing but its name, cover it between them."""
+"""Which layers a node gets: those that it asks for, or those that are needed and fit."""
 
 import pytest
 
@@ -10,6 +10,17 @@ from swarm.programs import Hosted, Publisher, TestSwarm
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(180)]
 
 PROMPT = [5, 99, 250, 17, 42, 8, 301]
+
+
+async def test_a_span_alone_is_of_the_only_model(
+    tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints
+) -> None:
+    folder = tmp_path_factory.mktemp("alone")
+    publisher = Publisher(folder)
+    with TestSwarm(folder, publisher.public_key) as swarm:
+        swarm.serve([publisher.sign("llama", checkpoints("llama"))])
+        program = swarm.start_node("alone", [], "--span", "1:3", "--weights", str(checkpoints("llama")))
+        assert program.ready()["spans"] == [{"model": "llama", "start": 1, "end": 3}]
 
 
 async def test_small_nodes_are_assigned_spans_that_join_into_a_pipeline(

@@ -12,7 +12,10 @@ from osai.core.layers import LayerRange
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a node's operator wants hosted. An empty model id: any; no layers: whichever are needed."""
+    """What a node's operator wants hosted.
+
+    An empty model id: any, or with layers the only one there is. No layers: whichever are needed.
+    """
 
     model_id: str
     layers: LayerRange | None
@@ -66,8 +69,11 @@ class Registrar:
         if not models:
             raise AssignmentError("there is no model left to assign; start the coordinator with more --model")
         if wish.layers is not None:
-            if not wish.model_id:
-                raise InvalidRequestError("layers without a model: say which with --model")
+            if not wish.model_id and len(self._catalog.models) > 1:
+                served = ", ".join(model.model_id for model in self._catalog.models)
+                raise InvalidRequestError(
+                    f"layers {wish.layers} of which model? Say with --model; served are: {served}"
+                )
             wish.layers.check_within(models[0].facts.num_layers)
             return self._remember(node_id, models[0], wish.layers)
         weakest_first = sorted(models, key=lambda model: min(self._replicas(model)))

@@ -140,8 +140,6 @@ def _wishes(models: tuple[str, ...], spans: tuple[str, ...], weights: tuple[str,
     for option, values in (("--span", spans), ("--weights", weights)):
         if values and len(values) != count:
             raise SetupError(f"{len(values)} times {option} for {count} models: give one a --model, in the same order")
-    if spans and not models:
-        raise SetupError("--span needs --model: layers of which model?")
     names = models or ("",)
     return tuple(
         Wish(

@@ -12,7 +12,7 @@ class Wish:
     """A model that this node is to host.
 
     Attributes:
-        model_id: empty for whatever the coordinator needs most.
+        model_id: empty for whatever the coordinator needs most, or with layers for the only model that it serves.
         layers: None to leave the span to the coordinator.
         weights: local folder, hub id or URL; empty for where the coordinator says they are.
     """

@@ -103,7 +103,7 @@ class Wish(_message.Message):
     MODEL_ID_FIELD_NUMBER: _builtins.int
     SPAN_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
-    """empty: any"""
+    """empty: any, or with a span the only one that is served"""
     @_builtins.property
     def span(self) -> _common_pb2.LayerRange: ...
     def __init__(
