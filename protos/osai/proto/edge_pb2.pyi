@@ -144,6 +144,8 @@ class OpenSession(_message.Message):
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
+    BLOCK_HASHES_FIELD_NUMBER: _builtins.int
+    NUM_STAGES_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     epoch: _builtins.int
     model_id: _builtins.str
@@ -152,6 +154,8 @@ class OpenSession(_message.Message):
     """prompt and generated: the KV that the stage sets aside"""
     manifest_digest: _builtins.bytes
     """of the manifest that the stage must have loaded: every stage runs the same weights"""
+    num_stages: _builtins.int
+    """of the pipeline: a stage splits its sessions into as many groups, so that all stages work at once"""
     @_builtins.property
     def span(self) -> _common_pb2.LayerRange:
         """must be the span that the node hosts"""
@@ -172,6 +176,10 @@ class OpenSession(_message.Message):
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """tail only, where a penalty needs them"""
 
+    @_builtins.property
+    def block_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """of the prompt's full blocks, see osai.core.prefix: KV that the stage may have already"""
+
     def __init__(
         self,
         *,
@@ -186,10 +194,12 @@ class OpenSession(_message.Message):
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         prompt_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         manifest_digest: _builtins.bytes = ...,
+        block_hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+        num_stages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling", "span", b"span", "successor", b"successor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "manifest_digest", b"manifest_digest", "max_total_tokens", b"max_total_tokens", "model_id", b"model_id", "num_prompt_tokens", b"num_prompt_tokens", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "session", b"session", "span", b"span", "stop_token_ids", b"stop_token_ids", "successor", b"successor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "epoch", b"epoch", "manifest_digest", b"manifest_digest", "max_total_tokens", b"max_total_tokens", "model_id", b"model_id", "num_prompt_tokens", b"num_prompt_tokens", "num_stages", b"num_stages", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "session", b"session", "span", b"span", "stop_token_ids", b"stop_token_ids", "successor", b"successor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -201,17 +211,21 @@ class SessionOpened(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    NUM_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     epoch: _builtins.int
+    num_cached_tokens: _builtins.int
+    """of the prompt, from its first on: the KV is here. The prompt is sent from the least of all stages on"""
     def __init__(
         self,
         *,
         session: _builtins.int = ...,
         epoch: _builtins.int = ...,
+        num_cached_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "num_cached_tokens", b"num_cached_tokens", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,15 +236,21 @@ class CloseSession(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
+    BLOCK_HASHES_FIELD_NUMBER: _builtins.int
     session: _builtins.int
+    @_builtins.property
+    def block_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """of all full blocks, prompt and generated: their KV may serve later sessions"""
+
     def __init__(
         self,
         *,
         session: _builtins.int = ...,
+        block_hashes: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,10 @@ class SessionSpec:
         sampling: None unless this stage is the tail.
         stop_token_ids: tokens that end the generation; tail only.
         prompt_token_ids: the prompt, where a penalty needs it; tail only.
+        block_hashes: of the prompt's full blocks from the first on (osai.core.prefix), but for one that would leave no
+            row to run; KV of such a block may be shared.
+        scope: sessions share KV only with sessions of the same scope.
+        num_stages: stages of the pipeline.
     """
 
     session: int
@@ -29,6 +33,9 @@ class SessionSpec:
     sampling: SamplingParams | None = None
     stop_token_ids: frozenset[int] = frozenset()
     prompt_token_ids: tuple[int, ...] = ()
+    block_hashes: tuple[bytes, ...] = ()
+    scope: str = ""
+    num_stages: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from osai.core.errors import DeadlineExceededError, InternalError, InvalidRequestError, OsaiError, UnavailableError
@@ -79,8 +79,12 @@ class Engine:
         with contextlib.suppress(UnavailableError):  # a thread that has ended runs no step
             await asyncio.wrap_future(self._mailbox.call(lambda: None))  # until the step in hand has let go of it
 
-    async def open(self, spec: SessionSpec) -> None:
+    async def open(self, spec: SessionSpec) -> int:
         """Admit a session and set aside KV blocks for `max_total_tokens`.
+
+        Returns:
+            Tokens of the prompt, from the first on, whose keys and values are here already: rows may begin there, or
+            before it.
 
         Raises:
             InvalidRequestError: if the session is open already, or its numbers make no sense.
@@ -89,6 +93,7 @@ class Engine:
         """
         self._mailbox.check_open()
         self._mailbox.open(self._admission.open(spec))
+        return 0
 
     def submit(self, inp: Input) -> None:
         """Queue rows for their step; never waits.
@@ -120,8 +125,14 @@ class Engine:
             raise InvalidRequestError(f"session {session} is at {state.next_position}, it can't be cut to {position}")
         self._cut(state, position)
 
-    async def close(self, session: int) -> None:
-        """End a session: its blocks are free at once, its waiting rows dropped. An unknown session is no error."""
+    async def close(self, session: int, block_hashes: Sequence[bytes] = ()) -> None:
+        """End a session: its blocks are free at once, its waiting rows dropped. An unknown session is no error.
+
+        Args:
+            session: the session.
+            block_hashes: of its full blocks, prompt and generated, from the first on (osai.core.prefix): later sessions
+                may share those that were computed.
+        """
         if (state := self._admission.find(session)) is not None:
             self._end(state)
 
