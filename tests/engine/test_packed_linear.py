@@ -9,7 +9,8 @@ from transformers.models.falcon.modeling_falcon import FalconLinear
 from families.fixtures import Checkpoints
 from families.reference import lazy_tensors, read_config
 from osai.core.layers import LayerRange
-from osai.node.engine import packed_linear
+from osai.node.engine import packed_linear, span_model
+from osai.node.engine.kernels.library import Kernels, load_kernels, panels_of
 from osai.node.engine.packed_linear import PackedLinear, pack_linears
 from osai.node.engine.span_model import load_span
 
@@ -19,16 +20,30 @@ def packs_whatever_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_linear, "MIN_ELEMENTS", dict.fromkeys(packed_linear.MIN_ELEMENTS, 0))
 
 
+@pytest.fixture(params=["osai", "onednn"])
+def kernels(request: pytest.FixtureRequest) -> Kernels | None:
+    """Both kinds of packing; a machine without a compiler or the instructions fails here, and should."""
+    found = load_kernels()
+    assert found is not None, "the kernels could not be compiled: see the log"
+    return found if request.param == "osai" else None
+
+
 @pytest.mark.parametrize("kind", [nn.Linear, FalconLinear])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("out_features", [40, 64, 200])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 def test_results_are_those_of_the_plain_layer(
-    kind: type[nn.Linear], bias: bool, dtype: torch.dtype, tolerance: float
+    kind: type[nn.Linear],
+    bias: bool,
+    out_features: int,
+    dtype: torch.dtype,
+    tolerance: float,
+    kernels: Kernels | None,
 ) -> None:
-    linear = kind(96, 40, bias=bias).to(dtype)
+    linear = kind(96, out_features, bias=bias).to(dtype)
     weight, offset = linear.weight.detach().clone(), linear.bias
     model = nn.Sequential(linear)
-    assert pack_linears(model) == 1
+    assert pack_linears(model, kernels) == 1
     assert isinstance(model[0], PackedLinear)
     with torch.inference_mode():
         shapes = ((1, 0, 96), (1, 1, 96), (3, 96), (1, 17, 96), (2, 3, 5, 96))
@@ -40,10 +55,10 @@ def test_results_are_those_of_the_plain_layer(
             torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
 
 
-def test_the_plain_weight_is_freed() -> None:
+def test_the_plain_weight_is_freed(kernels: Kernels | None) -> None:
     model = nn.Sequential(nn.Linear(64, 64))
     storage = weakref.ref(next(model.parameters()))
-    pack_linears(model)
+    pack_linears(model, kernels)
     assert storage() is None
 
 
@@ -53,28 +68,51 @@ def test_layers_with_a_forward_of_their_own_are_left_alone() -> None:
             return functional.linear(x, self.weight).softmax(-1)
 
     model = nn.Sequential(Router(8, 4), nn.Linear(8, 4).double(), nn.Linear(8, 4))
-    assert pack_linears(model) == 1
+    assert pack_linears(model, None) == 1
     assert type(model[0]) is Router
     assert type(model[1]) is nn.Linear
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_row_has_the_same_result_whatever_is_beside_it(dtype: torch.dtype, num_threads: int) -> None:
+    """To the bit: a session gets the same numbers alone, in a batch, and in a prefill chunk of any size."""
+    own = load_kernels()
+    assert own is not None
+    if not own.can_linear(dtype):
+        pytest.skip("this processor lacks the instructions: oneDNN does it")
+    x, weight = torch.randn(40, 130, dtype=dtype), torch.randn(70, 130, dtype=dtype)
+    panels = panels_of(weight)
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        alone = torch.cat([own.linear(row[None], panels, None, 70) for row in x])
+        for count in (2, 3, 5, 6, 7, 12, 40):
+            assert torch.equal(own.linear(x[:count], panels, None, 70), alone[:count])
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_small_weights_are_not_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     model = nn.Sequential(nn.Linear(256, 512), nn.Linear(512, 512), nn.Linear(128, 64).bfloat16())
-    assert pack_linears(model) == 1
+    assert pack_linears(model, None) == 1
     assert isinstance(model[1], PackedLinear)
 
 
 def test_without_onednn_everything_stays_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     model = nn.Sequential(nn.Linear(8, 4))
-    assert pack_linears(model) == 0
+    assert pack_linears(model, None) == 0
     assert type(model[0]) is nn.Linear
 
 
 @pytest.mark.parametrize(("layers", "embedding"), [(LayerRange(0, 6), True), (LayerRange(4, 6), False)])
-def test_a_tied_weight_still_embeds(layers: LayerRange, embedding: bool, checkpoints: Checkpoints) -> None:
+def test_a_tied_weight_still_embeds(
+    layers: LayerRange, embedding: bool, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And a tail that embeds nothing has it once."""
+    monkeypatch.setattr(span_model, "load_kernels", lambda: None)  # whose panels are filled up: oneDNN adds nothing
     path = checkpoints("gemma2")
     plain, packed = (
         load_span(read_config(path), lazy_tensors(path), layers, dtype=torch.bfloat16, pack=pack)

@@ -14,6 +14,7 @@ from transformers.modeling_utils import LoadStateDictConfig
 
 from osai.core.errors import WeightsError
 from osai.core.layers import LayerRange
+from osai.node.engine.kernels.library import load_kernels
 from osai.node.engine.llama4_moe import install_sparse_experts
 from osai.node.engine.loading import quiet, read_one_by_one
 from osai.node.engine.packed_linear import PackedLinear, pack_linears
@@ -107,7 +108,7 @@ def load_span(
         if layers.start > 0:  # a tied tail needed it to find its LM head's weight
             skeleton.decoder.set_input_embeddings(Absent())
         if pack:
-            pack_linears(skeleton.model)
+            pack_linears(skeleton.model, load_kernels())
         skeleton.check_passes_through()
     return SpanModel(skeleton, layers, dtype, torch.device(device))
 

@@ -1,0 +1,131 @@
+/* Linear layers: y = x w^T + bias, over weights that lie in memory in the order in which they are read.
+ *
+ * A decode step is bound by how fast it reads the weights, a prefill step by arithmetic. Weights come in panels of
+ * PANEL outputs: for every input (every pair of inputs in bf16), the weights of all outputs of the panel. So one stream
+ * is read from its begin to its end, once for up to MAX_X rows of x; more rows find the panel in the cache. Sums are
+ * float32. The order of additions of an output does not depend on how many rows x has: a session gets the same numbers
+ * alone and in a batch.
+ *
+ * x comes in tiles of up to MAX_X rows, each [inputs][rows], so that one tile is read as one stream too.
+ */
+#ifdef __AVX512F__ /* elsewhere oneDNN does this, see packed_linear.py */
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "threads.h"
+
+#define PANEL 64 /* outputs: 4 registers of 16 floats */
+#define MAX_X 6  /* rows of x in a tile: 6 * 4 sums, 4 of w and the broadcast of x fit in 32 registers */
+#define AHEAD 4096 /* bytes: the processor's own prefetching ends at every page */
+
+typedef struct {
+    const void *x, *w, *bias;
+    void *y;
+    ptrdiff_t m, n, k;
+    int num_threads;
+} linear_args;
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* One tile of x times one panel: `num_steps` steps of 4 * 64 bytes of w and 4 * num_x bytes of x. */
+#define DEFINE_TILE(NAME, DOT)                                                                                         \
+    INLINE void NAME(const uint32_t *x, const char *w, ptrdiff_t num_steps, int num_x, __m512 sums[MAX_X][4]) {        \
+        for (int i = 0; i < num_x; i++)                                                                                \
+            for (int j = 0; j < 4; j++) sums[i][j] = _mm512_setzero_ps();                                              \
+        for (ptrdiff_t step = 0; step < num_steps; step++, w += 4 * 64, x += num_x) {                                  \
+            __m512i ws[4];                                                                                             \
+            for (int j = 0; j < 4; j++) {                                                                              \
+                _mm_prefetch(w + AHEAD + 64 * j, _MM_HINT_T0);                                                         \
+                ws[j] = _mm512_load_si512(w + 64 * j);                                                                 \
+            }                                                                                                          \
+            for (int i = 0; i < num_x; i++) {                                                                          \
+                __m512i xs = _mm512_set1_epi32((int)x[i]);                                                             \
+                for (int j = 0; j < 4; j++) sums[i][j] = DOT(sums[i][j], xs, ws[j]);                                   \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+INLINE __m512 dot_f32(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+}
+DEFINE_TILE(tile_f32, dot_f32)
+
+INLINE void put_f32(float *y, __m512 sum, const float *bias, int count) {
+    __mmask16 mask = count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
+    if (bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, bias));
+    _mm512_mask_storeu_ps(y, mask, sum);
+}
+
+#ifdef __AVX512BF16__
+INLINE __m512 dot_bf16(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+DEFINE_TILE(tile_bf16, dot_bf16)
+
+INLINE void put_bf16(uint16_t *y, __m512 sum, const uint16_t *bias, int count) {
+    __mmask16 mask = count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
+    if (bias) {
+        __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, bias)), 16);
+        sum = _mm512_add_ps(sum, _mm512_castsi512_ps(wide));
+    }
+    _mm256_mask_storeu_epi16(y, mask, (__m256i)_mm512_cvtneps_pbh(sum));
+}
+#endif
+
+/* All of x times the panels of one thread's share. */
+#define DEFINE_LINEAR(NAME, T, PER_STEP)                                                                               \
+    static void put_tile_##NAME(const linear_args *a, __m512 sums[MAX_X][4], int num_x, ptrdiff_t row, ptrdiff_t first) { \
+        const T *bias = a->bias;                                                                                       \
+        for (int i = 0; i < num_x; i++)                                                                                \
+            for (int j = 0; j < 4; j++) {                                                                              \
+                ptrdiff_t at = first + 16 * j;                                                                         \
+                if (at < a->n)                                                                                         \
+                    put_##NAME((T *)a->y + (row + i) * a->n + at, sums[i][j], bias ? bias + at : NULL, (int)(a->n - at)); \
+            }                                                                                                          \
+    }                                                                                                                  \
+    static void share_##NAME(void *data) {                                                                             \
+        const linear_args *a = data;                                                                                   \
+        ptrdiff_t num_steps = a->k / PER_STEP, first, end;                                                             \
+        share_of(a->n, PANEL, a->num_threads, &first, &end);                                                           \
+        for (; first < end; first += PANEL) {                                                                          \
+            const char *w = (const char *)a->w + first * a->k * (ptrdiff_t)sizeof(T);                                  \
+            const uint32_t *x = a->x;                                                                                  \
+            for (ptrdiff_t row = 0; row < a->m; row += MAX_X) {                                                        \
+                __m512 sums[MAX_X][4];                                                                                 \
+                int num_x = a->m - row < MAX_X ? (int)(a->m - row) : MAX_X;                                            \
+                switch (num_x) {                                                                                       \
+                case 1: tile_##NAME(x, w, num_steps, 1, sums); put_tile_##NAME(a, sums, 1, row, first); break;         \
+                case 2: tile_##NAME(x, w, num_steps, 2, sums); put_tile_##NAME(a, sums, 2, row, first); break;         \
+                case 3: tile_##NAME(x, w, num_steps, 3, sums); put_tile_##NAME(a, sums, 3, row, first); break;         \
+                case 4: tile_##NAME(x, w, num_steps, 4, sums); put_tile_##NAME(a, sums, 4, row, first); break;         \
+                case 5: tile_##NAME(x, w, num_steps, 5, sums); put_tile_##NAME(a, sums, 5, row, first); break;         \
+                default: tile_##NAME(x, w, num_steps, 6, sums); put_tile_##NAME(a, sums, 6, row, first);               \
+                }                                                                                                      \
+                x += num_x * num_steps;                                                                                \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    void osai_linear_##NAME(const T *x, const T *w, const T *bias, T *y, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,        \
+                            uint32_t *scratch, int num_threads) {                                                      \
+        linear_args args = {tiles_of((const uint32_t *)x, m, k / PER_STEP, scratch), w, bias, y, m, n, k, num_threads}; \
+        in_threads(share_##NAME, &args, num_threads);                                                                  \
+    }
+
+/* x in tiles: [num_steps][rows of the tile], tile after tile; x itself where it has one row. */
+static const uint32_t *tiles_of(const uint32_t *x, ptrdiff_t m, ptrdiff_t num_steps, uint32_t *tiles) {
+    if (m == 1) return x;
+    uint32_t *out = tiles;
+    for (ptrdiff_t row = 0; row < m; row += MAX_X) {
+        ptrdiff_t num_x = m - row < MAX_X ? m - row : MAX_X;
+        for (ptrdiff_t step = 0; step < num_steps; step++)
+            for (ptrdiff_t i = 0; i < num_x; i++) *out++ = x[(row + i) * num_steps + step];
+    }
+    return tiles;
+}
+
+DEFINE_LINEAR(f32, float, 1)
+#ifdef __AVX512BF16__
+DEFINE_LINEAR(bf16, uint16_t, 2)
+#endif
+#endif
