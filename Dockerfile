@@ -54,6 +54,11 @@ CMD ["serve", "--dht", "0.0.0.0:7072"]
 FROM runtime AS node
 LABEL org.opencontainers.image.title="osai-node" \
       org.opencontainers.image.description="Hosts a span of a model's layers in an osai swarm."
+# The compiler makes osai's kernels for the processor that the container runs on, at the first start.
+USER 0
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
 COPY --from=node-venv /opt/osai /opt/osai
 ENV OSAI_NODE_JOIN_LISTEN=0.0.0.0:7071 OSAI_NODE_JOIN_DHT_LISTEN=0.0.0.0:7072
 # gRPC, libp2p

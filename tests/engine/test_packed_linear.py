@@ -79,7 +79,7 @@ def test_a_row_has_the_same_result_whatever_is_beside_it(dtype: torch.dtype, num
     """To the bit: a session gets the same numbers alone, in a batch, and in a prefill chunk of any size."""
     own = load_kernels()
     assert own is not None
-    if not own.can_linear(dtype):
+    if not own.can(dtype):
         pytest.skip("this processor lacks the instructions: oneDNN does it")
     x, weight = torch.randn(40, 130, dtype=dtype), torch.randn(70, 130, dtype=dtype)
     panels = panels_of(weight)

@@ -6,7 +6,7 @@ function registered finds its cache through the binding that `install` puts on t
 
 from dataclasses import dataclass
 from types import MethodType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -15,8 +15,10 @@ from transformers import AttentionInterface
 from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb
 
 from osai.core.errors import InternalError, UnknownModelError
-from osai.node.engine.span_model import SpanModel
 from osai.node.engine.text_model import TransformersModel
+
+if TYPE_CHECKING:
+    from osai.node.engine.span_model import SpanModel
 
 IMPLEMENTATION = "osai_packed"
 _BINDING = "osai_binding"
@@ -38,6 +40,10 @@ class Binding:
 
     cache: AttentionCache | None = None
 
+    def bind(self, module: nn.Module) -> None:
+        """Tie a module; if it attends, it finds its cache here."""
+        setattr(module, _BINDING, self)
+
 
 @dataclass(frozen=True, slots=True)
 class How:
@@ -54,7 +60,7 @@ class How:
     sinks: torch.Tensor | None = None
 
 
-def install(span: SpanModel) -> Binding:
+def install(span: "SpanModel") -> Binding:
     """Make a span's layers use this attention, and give the binding through which it finds its cache.
 
     Raises:
@@ -64,7 +70,7 @@ def install(span: SpanModel) -> Binding:
     span.config._attn_implementation_internal = IMPLEMENTATION  # noqa: SLF001  its setter knows no new names
     for module in span.decoder.modules():
         if isinstance(getattr(module, "layer_idx", None), int):
-            setattr(module, _BINDING, binding)
+            binding.bind(module)
         if type(module).__name__ == "FalconAttention":
             if span.config.alibi:
                 raise UnknownModelError("Falcon models with alibi positions are not served; those with rope are")
@@ -72,7 +78,7 @@ def install(span: SpanModel) -> Binding:
     return binding
 
 
-def _packed_attention(
+def packed_attention(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -95,7 +101,7 @@ def _packed_attention(
     return binding.cache.attend(layer, query, key, value, how).transpose(1, 2), None  # type: ignore[arg-type]
 
 
-AttentionInterface.register(IMPLEMENTATION, _packed_attention)
+AttentionInterface.register(IMPLEMENTATION, packed_attention)
 
 
 def attend(
@@ -171,5 +177,5 @@ def _falcon_forward(
         groups = self.num_heads // self.num_kv_heads
         key, value = key[:, ::groups], value[:, ::groups]
     layer_past.update(key, value, self.layer_idx)
-    out, _ = _packed_attention(self, query, key, value, None)
+    out, _ = packed_attention(self, query, key, value, None)
     return self.dense(out.reshape(*hidden_states.shape[:2], -1)), None

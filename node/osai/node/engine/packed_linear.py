@@ -43,6 +43,16 @@ class LinearKernel(Protocol):
 class Panels:
     """A weight for osai's own kernel."""
 
+    @staticmethod
+    def fit(kernels: Kernels | None, weight: torch.Tensor, out_features: int) -> bool:
+        """Whether the kernel takes a weight, alone or with others of the same inputs that make up `out_features`.
+
+        In bfloat16 it takes inputs by pairs; and no panel should be mostly empty.
+        """
+        if kernels is None or weight.device.type != "cpu" or not kernels.can(weight.dtype):
+            return False
+        return out_features >= PANEL and weight.shape[1] % 2 == 0
+
     def __init__(self, kernels: Kernels, weight: torch.Tensor) -> None:
         self._kernels, self._out_features = kernels, weight.shape[0]
         self._panels = panels_of(weight)
@@ -80,7 +90,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         weight = linear.weight.detach()
         self.out_features, self.in_features = weight.shape
-        self._kernel: LinearKernel = Panels(kernels, weight) if _fits(kernels, weight) else OneDNN(weight)  # type: ignore[arg-type]
+        self._kernel = _kernel_for(weight, kernels)
         self.bias = linear.bias
         self.weight_bytes = self._kernel.weight_bytes
 
@@ -115,18 +125,16 @@ def pack_linears(model: nn.Module, kernels: Kernels | None) -> int:
     return packed
 
 
+def _kernel_for(weight: torch.Tensor, kernels: Kernels | None) -> LinearKernel:
+    if kernels is not None and Panels.fit(kernels, weight, len(weight)):
+        return Panels(kernels, weight)
+    return OneDNN(weight)
+
+
 def _can_pack(weight: torch.Tensor, kernels: Kernels | None) -> bool:
     if weight.device.type != "cpu" or weight.numel() < MIN_ELEMENTS.get(weight.dtype, math.inf):
         return False
-    return _fits(kernels, weight) or _onednn_takes(weight.dtype)
-
-
-def _fits(kernels: Kernels | None, weight: torch.Tensor) -> bool:
-    """Whether osai's kernel takes a weight: by pairs of inputs in bfloat16, and no panel should be mostly empty."""
-    out_features, in_features = weight.shape
-    if kernels is None or not kernels.can_linear(weight.dtype):
-        return False
-    return out_features >= PANEL and in_features % 2 == 0
+    return Panels.fit(kernels, weight, len(weight)) or _onednn_takes(weight.dtype)
 
 
 def _onednn_takes(dtype: torch.dtype) -> bool:

@@ -4,6 +4,7 @@ import ctypes
 import logging
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,34 +18,59 @@ _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
 
 
+class Attention(ctypes.Structure):
+    """`attention_args` of attention.c."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("query", "keys", "values", "out", "slots", "ends", "sinks", "scratch")),
+        *((name, _SIZE) for name in ("num_rows", "num_heads", "num_kv_heads", "dim", "value_dim", "query_stride",
+                                     "max_keys")),
+        *((name, ctypes.c_float) for name in ("scaling", "softcap")),
+        ("num_threads", _INT),
+    )  # fmt: skip
+
+
 class Kernels:
-    """The compiled library. What the processor can't do is not in it."""
+    """The compiled library. All tensors are on the CPU, and those of one call have one dtype, which `can` says yes to.
+
+    What the processor can't do is not in the library.
+    """
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
-        if (openmp := _openmp()) is not None:
+        openmp = _openmp()
+        if openmp is not None:
             functions = (openmp.GOMP_parallel, openmp.omp_get_thread_num)
             self._library.osai_use_threads(*(ctypes.cast(function, _POINTER) for function in functions))
-        self._linear = self._find("osai_linear", [_POINTER] * 4 + [_SIZE] * 3 + [_POINTER, _INT])
         self._can_split = openmp is not None
+        self._linear = self._find("linear", [_POINTER] * 4 + [_SIZE] * 3 + [_POINTER, _INT])
+        self._norm = self._find("norm", [_POINTER] * 3 + [_SIZE] * 3 + [ctypes.c_float] * 2 + [_INT])
+        self._rope = self._find("rope", [_POINTER] * 3 + [_SIZE] * 5)
+        self._swiglu = self._find("swiglu", [_POINTER] * 2 + [_SIZE] * 2)
+        self._attend = self._find("attend", [ctypes.POINTER(Attention)])
 
-    def _find(self, name: str, argtypes: list[type]) -> dict[torch.dtype, "ctypes._FuncPointer"]:
+    def _find(self, name: str, argtypes: list[Any]) -> dict[torch.dtype, Any]:
         found = {}
         for dtype, suffix in _SUFFIX.items():
-            function = getattr(self._library, f"{name}_{suffix}", None)
+            function = getattr(self._library, f"osai_{name}_{suffix}", None)
             if function is not None:
                 function.argtypes, function.restype = argtypes, None
                 found[dtype] = function
         return found
 
-    def can_linear(self, dtype: torch.dtype) -> bool:
-        """Whether `linear` takes that dtype on this processor."""
-        return dtype in self._linear
+    def can(self, dtype: torch.dtype) -> bool:
+        """Whether all kernels take that dtype on this processor."""
+        return dtype in self._linear and dtype in self._attend
+
+    @property
+    def num_threads(self) -> int:
+        """In how many threads a kernel runs: as many as torch's operators."""
+        return torch.get_num_threads() if self._can_split else 1
 
     def linear(
         self, x: torch.Tensor, panels: torch.Tensor, bias: torch.Tensor | None, out_features: int
     ) -> torch.Tensor:
-        """`x w^T + bias`: [num_rows, in_features] to [num_rows, out_features], all of one dtype, on the CPU.
+        """`x w^T + bias`: [num_rows, in_features] to [num_rows, out_features].
 
         Args:
             x: contiguous.
@@ -57,12 +83,47 @@ class Kernels:
         tiles = x.new_empty(x.numel() if num_rows > 1 else 0)
         self._linear[x.dtype](
             x.data_ptr(), panels.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr(),
-            num_rows, out_features, in_features, tiles.data_ptr(), self._num_threads(),
+            num_rows, out_features, in_features, tiles.data_ptr(), self.num_threads,
         )  # fmt: skip
         return out
 
-    def _num_threads(self) -> int:
-        return torch.get_num_threads() if self._can_split else 1
+    def norm(
+        self, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, *, rounds_first: bool
+    ) -> torch.Tensor:
+        """Root mean square norm of x [..., dim], contiguous, times offset + weight [dim].
+
+        `rounds_first`: the normed rows are rounded to the dtype before they are multiplied.
+        """
+        out = torch.empty_like(x)
+        dim = x.shape[-1]
+        self._norm[x.dtype](
+            x.data_ptr(), weight.data_ptr(), out.data_ptr(), x.numel() // dim, dim, dim, eps, offset, rounds_first
+        )
+        return out
+
+    def rope(self, x: torch.Tensor, num_heads: int, dim: int, cos: torch.Tensor, sin: torch.Tensor) -> None:
+        """Turn the first `num_heads` heads of x [num_rows, >= num_heads * dim] in place.
+
+        Args:
+            x: rows contiguous.
+            num_heads: of each row.
+            dim: of a head.
+            cos: [num_rows, turned], contiguous, both halves alike; the first `turned` numbers of a head turn.
+            sin: likewise.
+        """
+        self._rope[x.dtype](
+            x.data_ptr(), cos.data_ptr(), sin.data_ptr(), len(x), num_heads, dim, cos.shape[-1] // 2, x.stride(0)
+        )
+
+    def swiglu(self, x: torch.Tensor) -> torch.Tensor:
+        """silu(gate) * up of x [num_rows, 2 * dim], contiguous, gates first: [num_rows, dim]."""
+        out = x.new_empty(len(x), x.shape[1] // 2)
+        self._swiglu[x.dtype](x.data_ptr(), out.data_ptr(), *out.shape)
+        return out
+
+    def attend(self, dtype: torch.dtype, args: Attention) -> None:
+        """Attention of single rows over paged keys, see attention.c."""
+        self._attend[dtype](ctypes.byref(args))
 
 
 def panels_of(weight: torch.Tensor) -> torch.Tensor:

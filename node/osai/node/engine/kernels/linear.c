@@ -9,11 +9,8 @@
  * x comes in tiles of up to MAX_X rows, each [inputs][rows], so that one tile is read as one stream too.
  */
 #ifdef __AVX512F__ /* elsewhere oneDNN does this, see packed_linear.py */
-#include <immintrin.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include "threads.h"
+#include "vectors.h"
 
 #define PANEL 64 /* outputs: 4 registers of 16 floats */
 #define MAX_X 6  /* rows of x in a tile: 6 * 4 sums, 4 of w and the broadcast of x fit in 32 registers */
@@ -25,8 +22,6 @@ typedef struct {
     ptrdiff_t m, n, k;
     int num_threads;
 } linear_args;
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* One tile of x times one panel: `num_steps` steps of 4 * 64 bytes of w and 4 * num_x bytes of x. */
 #define DEFINE_TILE(NAME, DOT)                                                                                         \
@@ -51,26 +46,11 @@ INLINE __m512 dot_f32(__m512 sum, __m512i a, __m512i b) {
 }
 DEFINE_TILE(tile_f32, dot_f32)
 
-INLINE void put_f32(float *y, __m512 sum, const float *bias, int count) {
-    __mmask16 mask = count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
-    if (bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, bias));
-    _mm512_mask_storeu_ps(y, mask, sum);
-}
-
 #ifdef __AVX512BF16__
 INLINE __m512 dot_bf16(__m512 sum, __m512i a, __m512i b) {
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
 DEFINE_TILE(tile_bf16, dot_bf16)
-
-INLINE void put_bf16(uint16_t *y, __m512 sum, const uint16_t *bias, int count) {
-    __mmask16 mask = count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
-    if (bias) {
-        __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, bias)), 16);
-        sum = _mm512_add_ps(sum, _mm512_castsi512_ps(wide));
-    }
-    _mm256_mask_storeu_epi16(y, mask, (__m256i)_mm512_cvtneps_pbh(sum));
-}
 #endif
 
 /* All of x times the panels of one thread's share. */
@@ -80,8 +60,10 @@ INLINE void put_bf16(uint16_t *y, __m512 sum, const uint16_t *bias, int count) {
         for (int i = 0; i < num_x; i++)                                                                                \
             for (int j = 0; j < 4; j++) {                                                                              \
                 ptrdiff_t at = first + 16 * j;                                                                         \
-                if (at < a->n)                                                                                         \
-                    put_##NAME((T *)a->y + (row + i) * a->n + at, sums[i][j], bias ? bias + at : NULL, (int)(a->n - at)); \
+                if (at >= a->n) break;                                                                                 \
+                __mmask16 mask = first_lanes(a->n - at);                                                               \
+                __m512 sum = bias ? _mm512_add_ps(sums[i][j], get_##NAME(bias + at, mask)) : sums[i][j];               \
+                put_##NAME((T *)a->y + (row + i) * a->n + at, mask, sum);                                              \
             }                                                                                                          \
     }                                                                                                                  \
     static void share_##NAME(void *data) {                                                                             \

@@ -1,0 +1,59 @@
+"""Attention of sessions that bring one row each, by osai's own kernel, which reads the pages where they lie."""
+
+import torch
+
+from osai.node.engine.attention import How
+from osai.node.engine.kernels.library import Attention, Kernels
+from osai.node.engine.kv_reads import SeenKeys
+
+_QUERIES_AT_ONCE = 4  # NUM_Q of attention.c
+
+
+def attend_singles(
+    kernels: Kernels, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, seen: SeenKeys, how: How
+) -> torch.Tensor:
+    """Attention of the first packed rows, each over its own keys.
+
+    Args:
+        kernels: that take the dtype.
+        query: [1, heads, num_tokens, dim].
+        keys: [rows, kv_heads, dim], the pages.
+        values: [rows, kv_heads, value_dim].
+        seen: which of them each of the first `num_single` packed rows sees.
+        how: what the family does to the scores.
+
+    Returns:
+        [1, heads, num_single, value_dim], of which each row's heads lie together.
+    """
+    num_single, (num_heads, _, dim), (num_kv_heads, value_dim) = len(seen.counts), query.shape[1:], values.shape[1:]
+    rows = query[0].transpose(0, 1)[:num_single]  # [num_single, heads, dim]
+    if rows.stride()[1:] != (dim, 1):
+        rows = rows.contiguous()
+    max_keys = max(seen.counts)
+    out = query.new_empty(num_single, num_heads, value_dim)
+    scratch = torch.empty(num_single * num_kv_heads * _QUERIES_AT_ONCE * max_keys)
+    sinks = None if how.sinks is None else how.sinks.float()
+    kernels.attend(
+        query.dtype,
+        Attention(
+            rows.data_ptr(),
+            keys.data_ptr(),
+            values.data_ptr(),
+            out.data_ptr(),
+            seen.slots.data_ptr(),
+            seen.ends.data_ptr(),
+            None if sinks is None else sinks.data_ptr(),
+            scratch.data_ptr(),
+            num_single,
+            num_heads,
+            num_kv_heads,
+            dim,
+            value_dim,
+            rows.stride(0),
+            max_keys,
+            how.scaling,
+            how.softcap or 0.0,
+            kernels.num_threads,
+        ),
+    )
+    return out.transpose(0, 1)[None]
