@@ -23,6 +23,17 @@ def opened(message: Message) -> Iterable[Message]:
         yield Message(opened=edge_pb2.SessionOpened(session=message.open.session, epoch=message.open.epoch))
 
 
+def caching(num_cached_tokens: int) -> Script:
+    """Opens every session, and has the KV of so many of its prompt's tokens."""
+
+    def script(message: Message) -> Iterable[Message]:
+        for answer in opened(message):
+            answer.opened.num_cached_tokens = num_cached_tokens
+            yield answer
+
+    return script
+
+
 def silent(_: Message) -> Iterable[Message]:
     """Takes everything and says nothing."""
     return ()

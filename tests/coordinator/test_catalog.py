@@ -18,6 +18,7 @@ from osai.core.errors import ManifestError, OsaiError, SetupError, UnknownModelE
 from osai.core.identity import Identity
 from osai.core.layers import LayerRange
 from osai.core.manifest import MANIFEST_FILE, Manifest, TrustPolicy, parse, sign, unsigned
+from osai.core.precision import parse_precision
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -85,10 +86,33 @@ def test_sizes_follow_the_dtype(folder: Path, trust: TrustPolicy) -> None:
     served = load_model(folder, None, trust, allow_unsigned=False)
     numbers = {"layer": 16 + 64 * 4, "outer": 421 * 4}
     for dtype, item_bytes in {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}.items():
-        size = served.size(dtype)
+        size = served.size(parse_precision(dtype))
         assert size.layer_bytes == (item_bytes * numbers["layer"],) * 2
         assert size.head_bytes == size.tail_bytes == item_bytes * numbers["outer"]
     assert size.span_bytes(LayerRange(0, 2)) == 4 * (2 * numbers["layer"] + 2 * numbers["outer"])
+
+
+def test_quantised_weights_take_less_and_kv_as_much_as_ever(folder: Path, trust: TrustPolicy, key: Identity) -> None:
+    """A layer: 128 x 128 numbers of a linear weight, 128 of a norm, and 64 tokens of 4 numbers of KV."""
+    tensors = {
+        "model.layers.0.mlp.up_proj.weight": np.ones((128, 128), np.float32),
+        "model.layers.0.input_layernorm.weight": np.ones(128, np.float32),
+        "model.layers.1.mlp.experts.0.up_proj.weight": np.ones((128, 128), np.float32),
+        "model.embed_tokens.weight": np.ones((512, 128), np.float32),
+        "lm_head.weight": np.ones((512, 128), np.float32),
+    }
+    save_file(tensors, folder / "model.safetensors")
+    signed(folder, key)
+    served = load_model(folder, None, trust, allow_unsigned=False)
+    kv = 64 * 4
+    for text, item_bytes, weight_bytes in [
+        ("auto+int8", 4, 1), ("bfloat16+int8", 2, 1), ("bfloat16+fp8", 2, 1), ("bfloat16+int4", 2, 0.5 + 4 / 128),
+    ]:  # fmt: skip
+        size = served.size(parse_precision(text))
+        linear = int(128 * 128 * weight_bytes) + 128 * item_bytes
+        assert size.layer_bytes == (linear + (128 + kv) * item_bytes, (128 * 128 + kv) * item_bytes)  # experts stay
+        head = int(512 * 128 * weight_bytes) + 512 * item_bytes
+        assert size.head_bytes == size.tail_bytes == 512 * 128 * item_bytes + head
 
 
 def test_unsigned_is_served_only_if_allowed_and_marked(

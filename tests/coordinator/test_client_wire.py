@@ -96,9 +96,12 @@ def test_requests_that_can_not_be_read(message: client_pb2.GenerateRequest, word
 
 def test_events_are_written_whole() -> None:
     pipeline = (stage("a", 0, 2), stage("b", 2, 6))
-    started = Started(session_id="s", model_id="m", num_prompt_tokens=3, seed=2**64 - 1, pipeline=pipeline)
+    started = Started(
+        session_id="s", model_id="m", num_prompt_tokens=33, seed=2**64 - 1, pipeline=pipeline, num_cached_tokens=32
+    )
     told = write_event(started).started
-    assert (told.session_id, told.model_id, told.num_prompt_tokens, told.seed) == ("s", "m", 3, 2**64 - 1)
+    assert (told.session_id, told.model_id, told.num_prompt_tokens, told.seed) == ("s", "m", 33, 2**64 - 1)
+    assert told.num_cached_tokens == 32
     assert [(s.node_id, s.address, s.span.start, s.span.end) for s in told.pipeline] == [
         ("a", "a:1", 0, 2),
         ("b", "b:1", 2, 6),

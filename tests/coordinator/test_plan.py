@@ -10,6 +10,7 @@ from osai.coordinator.api import GenerationRequest
 from osai.coordinator.plan import MAX_STOP_CHARS, MAX_STOP_STRINGS, plan_generation
 from osai.core.errors import ContextExceededError, InvalidRequestError, OsaiError
 from osai.core.model import ModelFacts
+from osai.core.prefix import BLOCK_TOKENS, block_hashes
 from osai.core.sampling import SamplingParams
 
 FACTS = ModelFacts(
@@ -84,3 +85,12 @@ def test_a_plan_is_within_every_bound(
         return
     assert len(plan.prompt) < plan.max_total_tokens <= FACTS.max_context
     assert all(0 <= token < FACTS.vocab_size for token in (*plan.prompt, *plan.stop_token_ids))
+
+
+def test_a_prompts_blocks_are_named_within_the_context() -> None:
+    facts = replace(FACTS, max_context=40)
+    prompt = tuple(range(35))
+    plan = plan_generation(REQUEST, prompt, facts)
+    assert plan.block_hashes == block_hashes(prompt)
+    assert len(plan.block_hashes) == 2 <= facts.max_context // BLOCK_TOKENS
+    assert plan_generation(REQUEST, prompt[:32], facts).block_hashes == plan.block_hashes[:1]  # a row is left to run

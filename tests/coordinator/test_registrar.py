@@ -9,6 +9,7 @@ from osai.coordinator.swarm import Swarm
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import AssignmentError, InvalidRequestError, UnknownModelError
 from osai.core.layers import LayerRange
+from osai.core.precision import parse_precision
 
 ANY = Wish(model_id="", layers=None)
 OTHER = "me/other"
@@ -155,6 +156,14 @@ def test_any_takes_another_model_where_the_neediest_does_not_fit(tokenizer: Toke
 
 
 def test_half_precision_takes_half(door: Door) -> None:
-    assert door.models[MODEL].size("bfloat16").layer_bytes == (50,) * 6
+    assert door.models[MODEL].size(parse_precision("bfloat16")).layer_bytes == (50,) * 6
     assigned = door.registrar.joined("a", [ANY], "bfloat16", 316)
     assert [str(each.layers) for each in assigned] == ["0:6"]
+
+
+@pytest.mark.parametrize("wish", [ANY, Wish(model_id=MODEL, layers=LayerRange(0, 2))])
+def test_a_precision_that_is_not_known_is_refused_before_anything_is_assigned(door: Door, wish: Wish) -> None:
+    """It used to be taken for the checkpoint's own."""
+    with pytest.raises(InvalidRequestError, match=r"precision 'bfloat16\+int3' is not known here"):
+        door.registrar.joined("a", [wish], "bfloat16+int3", 10_000)
+    assert door.join("b", ANY) == [(MODEL, "0:6")]

@@ -68,7 +68,7 @@ def test_a_generation_from_open_to_length() -> None:
     assert it.token("c", TOKEN, 104.0) == [Emit(TOKEN)]
     assert it.deadline_s == 124.0
     last = replace(TOKEN, index=1, finish="length")
-    assert it.token("c", last, 105.0) == [Emit(last), Close(), End(reason="length")]
+    assert it.token("c", last, 105.0) == [Emit(last), Close(keep_kv=True), End(reason="length")]
     assert it.num_tokens == 2
 
 
@@ -79,6 +79,44 @@ def test_a_stage_that_says_twice_that_it_is_open_counts_once() -> None:
     assert it.opened("c", 1, 101.0) == [SendPrompt()]
     assert it.opened("c", 1, 109.0) == []
     assert it.deadline_s == 101.0 + 32
+
+
+def long_session() -> Session:
+    """40 tokens of prompt: two full blocks of 16 may be shared."""
+    it = Session(PIPELINE, num_prompt_tokens=40, config=CONFIG, now_s=100.0)
+    it.start()
+    return it
+
+
+@pytest.mark.parametrize(("cached", "least"), [((32, 16, 32), 16), ((32, 32, 32), 32), ((32, 0, 16), 0)])
+def test_the_prompt_is_sent_from_the_least_that_all_stages_have(cached: tuple[int, int, int], least: int) -> None:
+    it = long_session()
+    actions = [it.opened(name, 1, 101.0, num) for name, num in zip("abc", cached, strict=True)]
+    assert actions == [[], [], [SendPrompt(position=least)]]
+    assert it.num_cached_tokens == least
+    assert it.deadline_s == 101.0 + 30 + (40 - least) * 0.5  # only what is to be computed takes time
+
+
+@pytest.mark.parametrize("claim", [48, 33, 8, 2**32 - 1])
+def test_a_stage_that_claims_kv_that_nobody_asked_for_ends_the_session(claim: int) -> None:
+    it = long_session()
+    it.opened("a", 1, 101.0, 32)
+    error = ended(it.opened("b", 1, 101.0, claim))
+    assert isinstance(error, PeerError)
+    assert error.subject == "b"
+    assert f"claims the KV of {claim} prompt tokens" in error.message
+
+
+def test_kv_is_kept_where_it_is_sound_and_complete() -> None:
+    """After an error nobody knows what the stages have computed."""
+    last = replace(TOKEN, index=2, finish="stop")
+    assert Close(keep_kv=True) in running(2).token("c", last, 102.0)
+    assert Close(keep_kv=True) in running(2).cancel()
+    assert Close() in session().cancel()  # nothing was computed yet
+    assert Close() in running(2).failed("b", 1, ResourceExhaustedError("full"))
+    assert Close() in running(2).lost("b", UnavailableError("gone"))
+    assert Close() in running(2).tick(999.0)
+    assert Close() in running(2).token("c", replace(TOKEN, index=7), 102.0)
 
 
 def test_only_the_tail_gives_tokens() -> None:
@@ -174,11 +212,11 @@ class AnyHistory(RuleBasedStateMachine):
     def over(self) -> bool:
         return any(isinstance(action, End) for action in self.actions)
 
-    @rule(name=NAMES, epoch=EPOCHS)
-    def opened(self, name: str, epoch: int) -> None:
+    @rule(name=NAMES, epoch=EPOCHS, num_cached_tokens=st.sampled_from([0, 0, 0, 0, 16]))
+    def opened(self, name: str, epoch: int, num_cached_tokens: int) -> None:
         before_s = self.it.deadline_s
-        actions = self.it.opened(name, epoch, self.now_s)
-        if epoch == 1 and name != "stranger":
+        actions = self.it.opened(name, epoch, self.now_s, num_cached_tokens)
+        if epoch == 1 and name != "stranger" and num_cached_tokens == 0:
             self.opened_by.add(name)
         self.did(actions, progress=SendPrompt() in actions, before_s=before_s)
 

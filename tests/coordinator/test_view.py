@@ -17,7 +17,7 @@ def test_a_model_counts_ready_replicas_of_its_own_weights(tokenizer: Tokenizer) 
         node("d", span(0, 6, manifest_digest=digest, state="loading")),
         node("e", span(0, 6, manifest_digest=digest), state="draining"),
     )
-    (view,) = view_models([served], nodes)
+    (view,) = view_models([served], nodes, {MODEL: 3}.__getitem__)
     assert view == ModelView(
         model_id=MODEL,
         num_layers=6,
@@ -26,9 +26,10 @@ def test_a_model_counts_ready_replicas_of_its_own_weights(tokenizer: Tokenizer) 
         licence="mit",
         replicas=(1, 1, 2, 2, 1, 1),
         created_s=1_700_000_000,
+        num_queued=3,
     )
     assert view.covered
-    (gapped,) = view_models([served], nodes[:1])
+    (gapped,) = view_models([served], nodes[:1], lambda _: 0)
     assert (gapped.replicas, gapped.covered) == ((1, 1, 1, 1, 0, 0), False)
 
 

@@ -112,7 +112,8 @@ def test_tokens_are_read_with_and_without_logprobs() -> None:
 
 def test_each_stage_is_told_its_span_and_its_successor() -> None:
     pipeline = (stage("a", 0, 2), stage("b", 2, 3), stage("c", 3, 6))
-    plan = GenerationPlan(prompt=(5, 6, 7), max_total_tokens=10, sampling=SAMPLING, stop_token_ids=(2, 3), stop=("x",))
+    plan = GenerationPlan(prompt=(5, 6, 7), max_total_tokens=10, sampling=SAMPLING, stop_token_ids=(2, 3), stop=("x",),
+                          block_hashes=(b"a" * 16, b"b" * 16))  # fmt: skip
     opens = [message.open for message in write_opens(2**64 - 1, 4, "m", b"digest", pipeline, plan)]
     assert [(o.span.start, o.span.end, o.successor.node_id, o.successor.address) for o in opens] == [
         (0, 2, "b", "b:1"),
@@ -123,6 +124,7 @@ def test_each_stage_is_told_its_span_and_its_successor() -> None:
         assert (each.session, each.epoch, each.model_id, each.manifest_digest) == (2**64 - 1, 4, "m", b"digest")
         assert (each.num_prompt_tokens, each.max_total_tokens) == (3, 10)
         assert each.sampling == write_sampling(SAMPLING)
+        assert (list(each.block_hashes), each.num_stages) == ([b"a" * 16, b"b" * 16], 3)
     assert [list(o.stop_token_ids) for o in opens] == [[], [], [2, 3]]
     assert [list(o.prompt_token_ids) for o in opens] == [[], [], [5, 6, 7]]  # for the penalties
 
@@ -141,14 +143,17 @@ def test_sampling_crosses_whole() -> None:
     assert not write_sampling(SamplingParams()).HasField("num_logprobs")
 
 
-@given(prompt=st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=20))
-def test_a_prompt_is_a_frame_that_the_head_takes(prompt: list[int]) -> None:
-    batch = write_prompt(2**64 - 1, 3, prompt).frames
+@given(prompt=st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=20), data=st.data())
+def test_a_prompt_is_a_frame_that_the_head_takes(prompt: list[int], data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, len(prompt) - 1))
+    batch = write_prompt(2**64 - 1, 3, prompt, position).frames
     check_batch(batch, FrameShape(dtype=common_pb2.DTYPE_INT32, hidden_size=None))
     (frame,) = batch.frames
-    assert (frame.session, frame.epoch, frame.position, frame.count) == (2**64 - 1, 3, 0, len(prompt))
-    assert list(struct.unpack(f"<{len(prompt)}i", batch.data)) == prompt
+    count = len(prompt) - position
+    assert (frame.session, frame.epoch, frame.position, frame.count) == (2**64 - 1, 3, position, count)
+    assert list(struct.unpack(f"<{count}i", batch.data)) == prompt[position:]
 
 
-def test_a_close_names_its_session() -> None:
-    assert write_close(7).close.session == 7
+def test_a_close_names_its_session_and_its_blocks() -> None:
+    assert write_close(7).close == edge_pb2.CloseSession(session=7)
+    assert write_close(7, (b"a", b"b")).close == edge_pb2.CloseSession(session=7, block_hashes=[b"a", b"b"])

@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.builders import MODEL, model, node, span
 from coordinator.fake_stage import FakeStage, stages
+from osai.coordinator.admission import QueueConfig
 from osai.coordinator.api import GenerationEvent, GenerationRequest, SwarmView
 from osai.coordinator.catalog import Catalog, ServedModel
 from osai.coordinator.generations import SwarmGenerations
@@ -42,21 +43,23 @@ def no_view() -> SwarmView:
 
 
 @asynccontextmanager
-async def world(tokenizer: Tokenizer, config: SupervisionConfig | None = None) -> AsyncIterator[World]:
+async def world(
+    tokenizer: Tokenizer, config: SupervisionConfig | None = None, queue: QueueConfig | None = None
+) -> AsyncIterator[World]:
     served = model(tokenizer)
     swarm = Swarm()
-    generations = SwarmGenerations("c" * 32, Catalog([served]), swarm, no_view, config)
+    generations = SwarmGenerations("c" * 32, Catalog([served]), swarm, no_view, config, queue)
     async with generations.links:
         yield World(served, generations, swarm)
 
 
 @asynccontextmanager
 async def three(
-    tokenizer: Tokenizer, config: SupervisionConfig | None = None
+    tokenizer: Tokenizer, config: SupervisionConfig | None = None, queue: QueueConfig | None = None
 ) -> AsyncIterator[tuple[World, list[FakeStage]]]:
     """Three stages of two layers, which open every session."""
     members = [FakeStage(name) for name in ("head", "middle", "tail")]
-    async with stages(*members), world(tokenizer, config) as it:
+    async with stages(*members), world(tokenizer, config, queue) as it:
         for i, member in enumerate(members):
             it.announce(member, 2 * i, 2 * i + 2)
         yield it, members

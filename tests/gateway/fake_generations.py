@@ -33,7 +33,9 @@ STAGES = tuple(
 
 
 def started(seed: int = 7) -> Started:
-    return Started(session_id="s1", model_id=MODEL, num_prompt_tokens=4, seed=seed, pipeline=STAGES)
+    return Started(
+        session_id="s1", model_id=MODEL, num_prompt_tokens=4, seed=seed, pipeline=STAGES, num_cached_tokens=3
+    )
 
 
 def token(text: str, token_id: int = 1, logprob: float | None = None, *top: tuple[int, str, float]) -> GeneratedToken:

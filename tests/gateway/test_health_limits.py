@@ -10,8 +10,9 @@ from gateway.page_text import html_of, text_of
 from osai.coordinator.api import SpanView
 from osai.coordinator.health.page import HealthPage
 from osai.coordinator.health.strip import MANY, MAX_CELLS, strip_of
-from osai.coordinator.health.wording import duration, listed, memory_size
+from osai.coordinator.health.wording import MAX_WORD, duration, listed, memory_size, shortened
 from osai.core.layers import LayerRange
+from osai.core.precision import ITEM_BYTES, QUANTIZATIONS, Precision
 
 PAGE = HealthPage()
 MAX_PAGE_BYTES = 60_000
@@ -75,6 +76,17 @@ def test_no_gap_is_lost_on_the_strip(replicas: list[int]) -> None:
     assert [run.layers.end for run in strip.runs[:-1]] == [run.layers.start for run in strip.runs[1:]]
     if len(replicas) <= MAX_CELLS:
         assert list(strip.cells) == [min(count, MANY) for count in replicas]
+
+
+def test_every_precision_is_shown_whole() -> None:
+    """`bfloat16+int8` used to lose its end, so that two spans that do not join looked alike."""
+    for dtype in ITEM_BYTES:
+        for quantization in QUANTIZATIONS:
+            name = str(Precision(dtype=dtype, quantization=quantization))
+            assert shortened(name, MAX_WORD) == name
+    span = SpanView(model_id="m", span=LayerRange(0, 2), dtype="bfloat16+int8", state="ready", verified=True)
+    assert "bfloat16+int8" in text_of(example_swarm(nodes=(example_node(spans=(span,)),)))
+    assert shortened("x" * (MAX_WORD + 1), MAX_WORD) == "x" * (MAX_WORD - 1) + "…"
 
 
 def test_numbers_are_worded() -> None:

@@ -49,6 +49,8 @@ async def test_a_chat() -> None:
     assert (answer.object, answer.created, answer.model) == ("chat.completion", int(WALL_CLOCK_S), MODEL)
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (4, 3, 7)
+    assert answer.usage.prompt_tokens_details is not None
+    assert answer.usage.prompt_tokens_details.cached_tokens == 3
     assert (answer.model_extra or {})["osai"] == {
         "session": "s1", "seed": 11, "pipeline": PIPELINE, "ttft_s": 0.25, "decode_tokens_per_s": 40.0,
     }  # fmt: skip
@@ -129,6 +131,8 @@ async def test_a_stream_reports_its_usage_when_asked() -> None:
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.total_tokens == 7
+    assert chunks[-1].usage.prompt_tokens_details is not None
+    assert chunks[-1].usage.prompt_tokens_details.cached_tokens == 3
 
 
 async def test_a_completion_takes_text_or_token_ids_and_has_openais_default_length() -> None:

@@ -1,7 +1,7 @@
 """A ring behind its edge on loopback, around an engine whose steps the tests take; and a coordinator's link to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +33,8 @@ class FakeEngine(Engine):
         self.sessions: dict[int, SessionSpec] = {}
         self.inputs: list[Input] = []
         self.closed: list[int] = []
+        self.kept: dict[int, tuple[bytes, ...]] = {}  # what was said of a closed session's blocks
+        self.num_cached_tokens = 0  # of the next sessions' prompts
         self.refusal: OsaiError | None = None  # of the next session or input
 
     def _refuse(self) -> None:
@@ -40,16 +42,18 @@ class FakeEngine(Engine):
             self.refusal = None
             raise error
 
-    async def open(self, spec: SessionSpec) -> None:
+    async def open(self, spec: SessionSpec) -> int:
         self._refuse()
         self.sessions[spec.session] = spec
+        return self.num_cached_tokens
 
     def submit(self, inp: Input) -> None:
         self._refuse()
         self.inputs.append(inp)
 
-    async def close(self, session: int) -> None:
+    async def close(self, session: int, block_hashes: Sequence[bytes] = ()) -> None:
         self.closed.append(session)
+        self.kept[session] = tuple(block_hashes)
         self.sessions.pop(session, None)
 
     def num_free_kv_tokens(self, key: str) -> int:

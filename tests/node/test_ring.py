@@ -39,7 +39,7 @@ from osai.core.layers import LayerRange
 from osai.core.link import edge_link
 from osai.core.protocol import PROTOCOL_VERSION, hello
 from osai.core.rpc import EDGE_MAX_BYTES, error_of, insecure_channel
-from osai.node import edge_service, ring
+from osai.node import edge_service, owners
 from osai.node.engine.api import Sampled
 from osai.node.stage import Peer
 from osai.node.wire import write_batch
@@ -66,6 +66,11 @@ async def test_a_session_is_opened_with_what_its_stage_needs() -> None:
         (TAIL, {"num_prompt_tokens": 11}, InvalidRequestError),
         (TAIL, {"sampling": common_pb2.SamplingParams(temperature=-1)}, InvalidRequestError),
         (TAIL, {"span": common_pb2.LayerRange()}, InvalidRequestError),
+        (TAIL, {"num_stages": 7}, InvalidRequestError),
+        (TAIL, {"block_hashes": [b"h" * 16]}, InvalidRequestError),  # a prompt of 3 tokens has no full block
+        (TAIL, {"num_prompt_tokens": 16, "max_total_tokens": 99, "block_hashes": [b"h" * 16]}, InvalidRequestError),
+        (TAIL, {"num_prompt_tokens": 17, "max_total_tokens": 99, "block_hashes": [b"h" * 15]}, InvalidRequestError),
+        (TAIL, {"num_prompt_tokens": 17, "max_total_tokens": 99, "block_hashes": [b""]}, InvalidRequestError),
     ],
 )
 async def test_a_session_that_is_not_for_this_node_is_refused(
@@ -275,8 +280,17 @@ async def test_the_coordinator_hears_of_a_successor_that_is_lost(how: str) -> No
         assert it.ring.num_sessions == 1
 
 
+async def test_a_link_that_ends_later_than_the_ring_is_no_error() -> None:
+    """It used to be: a node that was stopped under load left closes behind that nobody awaited."""
+    async with node(TAIL) as it:
+        owner, _ = it.ring.attach("slow")
+        await it.ring.receive(owner, Message(open=open_session(1, TAIL, NEXT)))
+    it.ring.detach(owner)
+    assert it.ring.num_sessions == 0
+
+
 async def test_a_coordinator_that_does_not_read_loses_its_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ring, "MAX_QUEUED_REPLIES", 2)
+    monkeypatch.setattr(owners, "MAX_QUEUED_REPLIES", 2)
     async with node(TAIL) as it:
         owner, _ = it.ring.attach("slow")  # nobody empties its outbox
         await it.ring.receive(owner, Message(open=open_session(1, TAIL, NEXT)))

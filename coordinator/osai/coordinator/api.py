@@ -49,13 +49,18 @@ class StageView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The session is open on every stage."""
+    """The session is open on every stage.
+
+    Attributes:
+        num_cached_tokens: of the prompt, whose KV all stages had already.
+    """
 
     session_id: str
     model_id: str
     num_prompt_tokens: int
     seed: int
     pipeline: tuple[StageView, ...]
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,7 @@ class ModelView:
         replicas: ready nodes, layer by layer; a zero is a gap.
         signed: whether its manifest is signed by a key that this coordinator trusts.
         created_s: when the manifest was made, seconds since 1970.
+        num_queued: requests that wait for KV to come free.
     """
 
     model_id: str
@@ -108,6 +114,7 @@ class ModelView:
     licence: str
     replicas: tuple[int, ...]
     created_s: int = 0
+    num_queued: int = 0
 
     @property
     def covered(self) -> bool:

@@ -11,14 +11,13 @@ from osai.coordinator.api import ChatMessage
 from osai.coordinator.placement import ModelSize
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import ManifestError, SetupError, UnknownModelError, WeightsError
-from osai.core.manifest import MANIFEST_FILE, Manifest, SignedManifest, TrustPolicy, parse, verify
+from osai.core.manifest import MANIFEST_FILE, Manifest, SignedManifest, TrustPolicy, is_text, parse, verify
 from osai.core.manifest.names import TEMPLATES_FOLDER
 from osai.core.manifest.select import select_files
 from osai.core.model import ModelFacts
+from osai.core.precision import Precision
 
 log = logging.getLogger(__name__)
-
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +53,19 @@ class ServedModel:
         chat = [part for part in prompt if isinstance(part, ChatMessage)]
         return self.tokenizer.encode(chat) if chat else tuple(part for part in prompt if isinstance(part, int))
 
-    def size(self, dtype: str) -> ModelSize:
-        """What its parts take on a node that runs in `dtype` ("auto" for the checkpoint's own)."""
+    def size(self, precision: Precision) -> ModelSize:
+        """What its parts take on a node that runs in `precision`: weights as it holds them, KV in its dtype."""
         manifest = self.manifest.manifest
-        own = _checkpoint_item_bytes(manifest)
-        scale = ITEM_BYTES.get(dtype, own) / own
-        kv_bytes = int(self.facts.max_kv_numbers * own * scale) * self.facts.max_context
-        outer = int(manifest.outer_bytes() * scale)
-        return ModelSize(
-            layer_bytes=tuple(int(size * scale) + kv_bytes for size in manifest.layer_bytes()[: self.facts.num_layers]),
-            head_bytes=outer,
-            tail_bytes=outer,
-        )
+        item_bytes = precision.item_bytes(_checkpoint_item_bytes(manifest))
+        layer_bytes = [self.facts.max_kv_numbers * item_bytes * self.facts.max_context] * self.facts.num_layers
+        outer_bytes = 0
+        for entry in manifest.tensors:
+            num_bytes = precision.tensor_bytes(entry.name, entry.shape, item_bytes)
+            if entry.layer is None:
+                outer_bytes += num_bytes if is_text(entry.name) else 0
+            elif entry.layer < len(layer_bytes):  # further ones are of multi-token prediction
+                layer_bytes[entry.layer] += num_bytes
+        return ModelSize(layer_bytes=tuple(layer_bytes), head_bytes=outer_bytes, tail_bytes=outer_bytes)
 
 
 def _checkpoint_item_bytes(manifest: Manifest) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import uvloop
 
+from osai.coordinator.admission import QueueConfig
 from osai.coordinator.config import CoordinatorConfig, ModelConfig
 from osai.core.embedded import model_dir
 from osai.core.errors import SetupError, UnavailableError
@@ -51,6 +52,10 @@ Examples:
 @click.option("--allow-unsigned", is_flag=True, help="Serve models that no trusted key has signed; they are marked.")
 @click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True,
               help="Folder that keeps the coordinator's identity.")  # fmt: skip
+@click.option("--max-queued", type=click.IntRange(min=0), default=QueueConfig().max_queued, show_default=True,
+              help="Requests for a model that wait at most while no KV is free; further ones are refused.")  # fmt: skip
+@click.option("--queue-timeout", "queue_timeout_s", type=click.FloatRange(min=0.0), show_default=True,
+              default=QueueConfig().timeout_s, help="Seconds that a request waits at most.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def serve(
@@ -64,6 +69,8 @@ def serve(
     trust: tuple[Path, ...],
     allow_unsigned: bool,
     state: Path,
+    max_queued: int,
+    queue_timeout_s: float,
     as_json: bool,
     log_level: str,
 ) -> None:
@@ -89,6 +96,7 @@ def serve(
         ),
         trust=read_trust(trust),
         allow_unsigned=allow_unsigned,
+        queue=QueueConfig(max_queued=max_queued, timeout_s=queue_timeout_s),
     )
 
     def on_ready(at: Addresses) -> None:

@@ -62,6 +62,7 @@ def write_event(event: GenerationEvent) -> client_pb2.GenerateEvent:
                 num_prompt_tokens=event.num_prompt_tokens,
                 seed=event.seed,
                 pipeline=[write_stage(stage) for stage in event.pipeline],
+                num_cached_tokens=event.num_cached_tokens,
             )
             return client_pb2.GenerateEvent(started=started)
         case Chunk():

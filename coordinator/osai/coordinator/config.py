@@ -1,8 +1,9 @@
 """What `osai-coordinator serve` was told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from osai.coordinator.admission import QueueConfig
 from osai.core.manifest import TrustPolicy
 
 
@@ -27,6 +28,7 @@ class CoordinatorConfig:
         state_dir: keeps the coordinator's identity.
         trust: keys whose manifests are believed.
         allow_unsigned: serve models whose manifest no trusted key has signed; they are marked.
+        queue: of the requests that find no KV free.
     """
 
     listen: str
@@ -38,3 +40,4 @@ class CoordinatorConfig:
     models: tuple[ModelConfig, ...]
     trust: TrustPolicy
     allow_unsigned: bool
+    queue: QueueConfig = field(default_factory=QueueConfig)

@@ -7,30 +7,32 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from osai.coordinator.admission import QueueConfig
 from osai.coordinator.api import GenerationEvent, GenerationRequest, StageView, Started, SwarmView
 from osai.coordinator.catalog import Catalog, ServedModel
 from osai.coordinator.plan import GenerationPlan, plan_generation
-from osai.coordinator.routing import Hop, route
-from osai.coordinator.session import Emit, End, SendPrompt, Session, SupervisionConfig, TokenEvent
-from osai.coordinator.session_runner import Happening, SessionRunner
-from osai.coordinator.swarm import Swarm, gaps, replicas, serving
+from osai.coordinator.routing import find_pipeline
+from osai.coordinator.session import Emit, End, SendPrompt, Session, SupervisionConfig
+from osai.coordinator.session_runner import Happening, SessionRunner, read_happenings
+from osai.coordinator.swarm import Swarm
 from osai.coordinator.transcript import Transcript
-from osai.coordinator.wire import read_token, write_opens, write_prompt
+from osai.coordinator.waiting_room import WaitingRoom
+from osai.coordinator.wire import write_opens
 from osai.core.errors import (
     AssignmentError,
-    NotCoveredError,
+    InvalidRequestError,
     OsaiError,
     ResourceExhaustedError,
     UnavailableError,
-    from_proto,
 )
 from osai.core.link_pool import LinkPool
 from osai.proto import edge_pb2
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3  # pipelines tried until one opens: a record may outlive its node, or its KV, by some seconds
-TRY_ELSEWHERE = (UnavailableError, ResourceExhaustedError, AssignmentError)  # one node's trouble, not the request's
+MAX_ATTEMPTS = 3  # pipelines tried in a row until one opens: a record may outlive its node, or its KV, by some seconds
+# one node's trouble, not the request's; what one can never fit, a larger one may
+TRY_ELSEWHERE = (UnavailableError, ResourceExhaustedError, AssignmentError, InvalidRequestError)
 
 Refusals = dict[str, OsaiError]  # node id -> why it could not open the session
 
@@ -40,6 +42,7 @@ class SwarmGenerations:
 
     Args:
         view: gives the swarm as front doors show it.
+        queue: bounds of each model's queue for KV.
     """
 
     def __init__(
@@ -49,11 +52,14 @@ class SwarmGenerations:
         swarm: Swarm,
         view: Callable[[], SwarmView],
         config: SupervisionConfig | None = None,
+        queue: QueueConfig | None = None,
     ) -> None:
         self._catalog = catalog
         self._swarm = swarm
         self._view = view
         self._config = config or SupervisionConfig()
+        queue = queue or QueueConfig()
+        self._rooms = {model.model_id: WaitingRoom(model.model_id, queue) for model in catalog.models}
         self._running: dict[int, SessionRunner] = {}
         self.links = LinkPool(coordinator_id, self._heard, self._lost)
 
@@ -61,28 +67,63 @@ class SwarmGenerations:
         """The swarm as it is now."""
         return self._view()
 
+    def num_queued(self, model_id: str) -> int:
+        """Requests for a model that wait for KV."""
+        return self._rooms[model_id].num_queued
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """See osai.coordinator.api.Generations."""
         started_s = time.monotonic()
         model = self._catalog.get(request.model_id)
-        prompt = await asyncio.to_thread(model.encode, request.prompt)
-        plan = plan_generation(request, prompt, model.facts)
+        plan = await asyncio.to_thread(lambda: plan_generation(request, model.encode(request.prompt), model.facts))
+        with self._rooms[model.model_id].place() as place:
+            while True:
+                await place.turn()
+                try:
+                    async with aclosing(self._try(model, plan, started_s)) as events:
+                        async for event in events:
+                            place.admitted()
+                            yield event
+                except ResourceExhaustedError as e:
+                    if place.is_admitted:
+                        raise
+                    place.refused(e)
+                else:
+                    return
+
+    async def _try(
+        self, model: ServedModel, plan: GenerationPlan, started_s: float
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """One generation on the first pipeline that opens.
+
+        Raises:
+            ResourceExhaustedError: before the first event, if one would open once it had KV.
+        """
         refusals: Refusals = {}
-        while True:
-            pipeline, begun = self._route(model, plan.max_total_tokens, refusals), False
+        while pipeline := self._next_pipeline(model, plan, refusals):
+            begun = False
             try:
                 async with aclosing(self._attempt(model, plan, pipeline, started_s)) as events:
                     async for event in events:
                         begun = True
                         yield event
             except TRY_ELSEWHERE as e:
-                known = any(stage.node_id == e.subject for stage in pipeline)
-                if begun or not known or len(refusals) + 1 == MAX_ATTEMPTS:
+                if begun or all(stage.node_id != e.subject for stage in pipeline):
                     raise
-                log.warning("trying another pipeline: %s", e)
+                log.info("session refused by %s: %s", e.subject, e)
                 refusals[e.subject] = e
             else:
                 return
+        raise _telling(refusals)
+
+    def _next_pipeline(
+        self, model: ServedModel, plan: GenerationPlan, refusals: Refusals
+    ) -> tuple[StageView, ...] | None:
+        if len(refusals) == MAX_ATTEMPTS:
+            return None
+        return find_pipeline(
+            self._swarm.nodes, model, plan.max_total_tokens, sessions=self._sessions_by_node(), avoid=refusals
+        )
 
     async def _attempt(
         self, model: ServedModel, plan: GenerationPlan, pipeline: tuple[StageView, ...], started_s: float
@@ -116,38 +157,7 @@ class SwarmGenerations:
         session = Session(pipeline, len(plan.prompt), self._config, time.monotonic())
         number = secrets.randbits(64)
         opens = write_opens(number, session.epoch, model.model_id, model.manifest.digest, pipeline, plan)
-        return SessionRunner(number, session, self.links, opens, write_prompt(number, session.epoch, plan.prompt))
-
-    def _route(self, model: ServedModel, num_tokens: int, refusals: Refusals) -> tuple[StageView, ...]:
-        """The pipeline for a session of `num_tokens`, without the nodes that have refused it.
-
-        Raises:
-            NotCoveredError: if some layer has no ready node, or the spans do not join end to end.
-            ResourceExhaustedError: if a pipeline exists, but has no KV left for so many tokens.
-            OsaiError: the last refusal, where there is no way around the nodes that refused.
-        """
-        spans = [pair for pair in serving(self._swarm.nodes, model.model_id) if pair[0].node_id not in refusals]
-        load = self._sessions_by_node()
-        hops = [Hop.of(node, span, load.get(node.node_id, 0)) for node, span in spans
-                if span.manifest_digest == model.manifest.digest]  # fmt: skip
-        num_layers = model.facts.num_layers
-        if pipeline := route(hops, num_layers, num_tokens):
-            return pipeline
-        if refusals:
-            raise list(refusals.values())[-1]
-        missing = gaps(replicas([hop.layers for hop in hops], num_layers))
-        if missing:
-            ranges = ", ".join(str(gap) for gap in missing)
-            raise NotCoveredError(
-                f"layers {ranges} of {model.model_id} have no ready node; try again when one has joined"
-            )
-        if route(hops, num_layers, 0):
-            raise ResourceExhaustedError(
-                f"no pipeline of {model.model_id} has KV for {num_tokens} tokens now; ask for fewer, or try again"
-            )
-        raise NotCoveredError(
-            f"the spans of {model.model_id} do not join into a pipeline of one dtype; more nodes must join"
-        )
+        return SessionRunner(number, session, self.links, opens, plan)
 
     def _sessions_by_node(self) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -157,16 +167,8 @@ class SwarmGenerations:
         return counts
 
     def _heard(self, node_id: str, message: edge_pb2.LinkMessage) -> None:
-        match message.WhichOneof("kind"):
-            case "tokens":
-                for token in message.tokens.tokens:
-                    self._tell(token.session, _drawn(node_id, read_token(token)))
-            case "opened":
-                self._tell(message.opened.session, _opened(node_id, message.opened.epoch))
-            case "failed":
-                error = from_proto(message.failed.error)
-                error.subject = error.subject or node_id
-                self._tell(message.failed.session, _failed(node_id, message.failed.epoch, error))
+        for number, happening in read_happenings(node_id, message):
+            self._tell(number, happening)
 
     def _tell(self, number: int, happening: Happening) -> None:
         if runner := self._running.get(number):  # else it has ended, and this comes late
@@ -185,16 +187,11 @@ def _started(runner: SessionRunner, model: ServedModel, plan: GenerationPlan) ->
         num_prompt_tokens=len(plan.prompt),
         seed=plan.sampling.seed,
         pipeline=runner.session.pipeline,
+        num_cached_tokens=runner.session.num_cached_tokens,
     )
 
 
-def _drawn(node_id: str, token: TokenEvent) -> Happening:
-    return lambda session, now_s: session.token(node_id, token, now_s)
-
-
-def _opened(node_id: str, epoch: int) -> Happening:
-    return lambda session, now_s: session.opened(node_id, epoch, now_s)
-
-
-def _failed(node_id: str, epoch: int, error: OsaiError) -> Happening:
-    return lambda session, _: session.failed(node_id, epoch, error)
+def _telling(refusals: Refusals) -> OsaiError:
+    """The refusal to act on: want of KV passes, so it goes before what does not."""
+    errors = list(refusals.values())
+    return next((error for error in errors if isinstance(error, ResourceExhaustedError)), errors[-1])

@@ -13,7 +13,7 @@ from osai.core.layers import LayerRange
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
-    """What a model's parts take on a node, in bytes of the dtype that the node runs in.
+    """What a model's parts take on a node, in bytes of the precision that the node runs in.
 
     Attributes:
         layer_bytes: weights of each layer, and KV of one full context on it.

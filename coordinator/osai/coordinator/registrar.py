@@ -8,6 +8,7 @@ from osai.coordinator.placement import place
 from osai.coordinator.swarm import Swarm, replicas
 from osai.core.errors import AssignmentError, InvalidRequestError
 from osai.core.layers import LayerRange
+from osai.core.precision import Precision, parse_precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +41,19 @@ class Registrar:
     def joined(self, node_id: str, wishes: Sequence[Wish], dtype: str, memory_bytes: int) -> list[Assignment]:
         """A node has come: its assignments, one a wish; spans that it hosts already stay as they are.
 
+        Args:
+            node_id: the node.
+            wishes: what its operator wants hosted.
+            dtype: what it runs in, as osai.core.precision names it.
+            memory_bytes: what it has for weights and KV.
+
         Raises:
             UnknownModelError: if it wishes for a model that is not served here.
-            InvalidRequestError: if it wishes for layers that the model has not, or for one model twice.
+            InvalidRequestError: if it wishes for layers that the model has not, or for one model twice, or runs in a
+                precision that is not known here.
             AssignmentError: if nothing that it may host fits in its memory.
         """
+        precision = parse_precision(dtype)
         named = [wish.model_id for wish in wishes if wish.model_id]
         if len(set(named)) < len(named):
             raise InvalidRequestError("a model is wished for twice; a node hosts one span of a model")
@@ -56,14 +65,14 @@ class Registrar:
             assignment
             for wish in sorted(wishes, key=lambda wish: not wish.model_id)  # "any" gets what the others leave
             if wish.model_id not in hosted and not (wish.model_id == "" and hosted)
-            for assignment in (self._assign(node_id, wish, dtype, share),)
+            for assignment in (self._assign(node_id, wish, precision, share),)
         ]
 
     def left(self, node_id: str) -> None:
         """A node's control stream has ended."""
         self._assigned.pop(node_id, None)
 
-    def _assign(self, node_id: str, wish: Wish, dtype: str, memory_bytes: int) -> Assignment:
+    def _assign(self, node_id: str, wish: Wish, precision: Precision, memory_bytes: int) -> Assignment:
         models = [self._catalog.get(wish.model_id)] if wish.model_id else list(self._catalog.models)
         models = [model for model in models if model.model_id not in self._assigned[node_id]]
         if not models:
@@ -78,7 +87,7 @@ class Registrar:
             return self._remember(node_id, models[0], wish.layers)
         weakest_first = sorted(models, key=lambda model: min(self._replicas(model)))
         for model in weakest_first:
-            layers = place(model.size(dtype), self._replicas(model), memory_bytes)
+            layers = place(model.size(precision), self._replicas(model), memory_bytes)
             if layers is not None:
                 return self._remember(node_id, model, layers)
         raise AssignmentError(

@@ -104,7 +104,7 @@ class CoordinatorProcess:
         self._directory = directory
         self._swarm = Swarm()
         self._addresses = Addresses(coordinator_id=identity.node_id, grpc="", http="", dht=directory.addresses)
-        self._generations = SwarmGenerations(identity.node_id, catalog, self._swarm, self._view)
+        self._generations = SwarmGenerations(identity.node_id, catalog, self._swarm, self._view, queue=config.queue)
 
     @asynccontextmanager
     async def serving(self, on_ready: OnReady) -> AsyncIterator[None]:
@@ -192,6 +192,6 @@ class CoordinatorProcess:
             software=software(),
             http_address=self._addresses.http,
             dht_addresses=self._addresses.dht,
-            models=view_models(self._catalog.models, nodes),
+            models=view_models(self._catalog.models, nodes, self._generations.num_queued),
             nodes=tuple(view_node(node, time.time()) for node in nodes),
         )

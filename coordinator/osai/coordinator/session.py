@@ -10,6 +10,7 @@ from osai.core.errors import (
     PeerError,
     UnavailableError,
 )
+from osai.core.prefix import BLOCK_TOKENS, num_shareable_blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,7 @@ class SupervisionConfig:
 
     Attributes:
         open_s: until every stage has said that it is open; a stage may be in the middle of a long step.
-        first_token_s: until the first token, and prompt_token_s more for each token of the prompt.
+        first_token_s: until the first token, and prompt_token_s more for each prompt token whose KV is not there yet.
         prompt_token_s: 20 tokens a second of prefill is slower than any node worth having.
         next_token_s: between tokens; above any step of a healthy pipeline, below a person's patience.
     """
@@ -48,7 +49,9 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class SendPrompt:
-    """Push the prompt's token ids to the head."""
+    """Push the prompt's token ids to the head, from `position` on: every stage has the KV of those before it."""
+
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,9 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the session on every stage."""
+    """Close the session on every stage; `keep_kv`: what it computed is sound, and may serve later sessions."""
+
+    keep_kv: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Session:
         self._num_prompt_tokens = num_prompt_tokens
         self._waiting = {stage.node_id for stage in pipeline}  # not open yet
         self._num_tokens = 0
+        self._num_cached_tokens = num_shareable_blocks(num_prompt_tokens) * BLOCK_TOKENS  # no more were asked for
         self._over = False
         self.deadline_s = now_s + config.open_s
 
@@ -94,19 +100,30 @@ class Session:
         """Tokens generated so far."""
         return self._num_tokens
 
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens of the prompt whose KV every stage that is open has."""
+        return self._num_cached_tokens
+
     def start(self) -> list[Action]:
         """Begin."""
         return [Open()]
 
-    def opened(self, node_id: str, epoch: int, now_s: float) -> list[Action]:
-        """A stage has set the session up."""
+    def opened(self, node_id: str, epoch: int, now_s: float, num_cached_tokens: int = 0) -> list[Action]:
+        """A stage has set the session up, and has the KV of the prompt's first `num_cached_tokens`."""
         if self._over or epoch != self.epoch or node_id not in self._waiting:
             return []
+        most = num_shareable_blocks(self._num_prompt_tokens) * BLOCK_TOKENS
+        if not 0 <= num_cached_tokens <= most or num_cached_tokens % BLOCK_TOKENS:
+            problem = f"claims the KV of {num_cached_tokens} prompt tokens; blocks of {BLOCK_TOKENS} up to {most} exist"
+            return self._end(End(error=PeerError(f"node {node_id} {problem}", subject=node_id)))
+        self._num_cached_tokens = min(self._num_cached_tokens, num_cached_tokens)
         self._waiting.remove(node_id)
         if self._waiting:
             return []
-        self.deadline_s = now_s + self._config.first_token_s + self._config.prompt_token_s * self._num_prompt_tokens
-        return [SendPrompt()]
+        num_to_compute = self._num_prompt_tokens - self._num_cached_tokens
+        self.deadline_s = now_s + self._config.first_token_s + self._config.prompt_token_s * num_to_compute
+        return [SendPrompt(self._num_cached_tokens)]
 
     def token(self, node_id: str, token: TokenEvent, now_s: float) -> list[Action]:
         """A token has come; only the tail's count."""
@@ -121,7 +138,7 @@ class Session:
         self.deadline_s = now_s + self._config.next_token_s
         if token.finish is None:
             return [Emit(token)]
-        return [Emit(token), *self._end(End(reason=token.finish))]
+        return [Emit(token), *self._end(End(reason=token.finish), keep_kv=True)]
 
     def failed(self, node_id: str, epoch: int, error: OsaiError) -> list[Action]:
         """A stage says that it can't go on."""
@@ -138,7 +155,8 @@ class Session:
 
     def cancel(self) -> list[Action]:
         """Nobody wants more: the client has gone, or a stop string has come."""
-        return self._end(End(error=CancelledError("the client cancelled the generation")))
+        end = End(error=CancelledError("the client cancelled the generation"))
+        return self._end(end, keep_kv=not self._waiting)
 
     def tick(self, now_s: float) -> list[Action]:
         """Time passes."""
@@ -155,8 +173,8 @@ class Session:
     def _has(self, node_id: str) -> bool:
         return any(stage.node_id == node_id for stage in self.pipeline)
 
-    def _end(self, end: End) -> list[Action]:
+    def _end(self, end: End, *, keep_kv: bool = False) -> list[Action]:
         if self._over:
             return []
         self._over = True
-        return [Close(), end]
+        return [Close(keep_kv), end]

@@ -1,18 +1,20 @@
 """The swarm as front doors show it. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from osai.coordinator.api import ModelView, NodeView, SpanView
 from osai.coordinator.catalog import ServedModel
 from osai.coordinator.swarm import NodeState, replicas, serving
 
 
-def view_models(models: Iterable[ServedModel], nodes: tuple[NodeState, ...]) -> tuple[ModelView, ...]:
-    """Each model with its ready replicas, layer by layer."""
-    return tuple(_view_model(model, nodes) for model in models)
+def view_models(
+    models: Iterable[ServedModel], nodes: tuple[NodeState, ...], num_queued: Callable[[str], int]
+) -> tuple[ModelView, ...]:
+    """Each model with its ready replicas, layer by layer, and how many requests wait for it by its id."""
+    return tuple(_view_model(model, nodes, num_queued(model.model_id)) for model in models)
 
 
-def _view_model(model: ServedModel, nodes: tuple[NodeState, ...]) -> ModelView:
+def _view_model(model: ServedModel, nodes: tuple[NodeState, ...], num_queued: int) -> ModelView:
     ready = [span.layers for _, span in serving(nodes, model.model_id) if span.manifest_digest == model.manifest.digest]
     return ModelView(
         model_id=model.model_id,
@@ -22,6 +24,7 @@ def _view_model(model: ServedModel, nodes: tuple[NodeState, ...]) -> ModelView:
         licence=model.manifest.manifest.licence,
         replicas=replicas(ready, model.facts.num_layers),
         created_s=model.manifest.manifest.created_s,
+        num_queued=num_queued,
     )
 
 

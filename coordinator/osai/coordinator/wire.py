@@ -114,6 +114,8 @@ def write_opens(
             max_total_tokens=plan.max_total_tokens,
             sampling=write_sampling(plan.sampling),
             manifest_digest=digest,
+            block_hashes=plan.block_hashes,
+            num_stages=len(pipeline),
         )
         if i == len(pipeline) - 1:
             opened.stop_token_ids.extend(plan.stop_token_ids)
@@ -123,14 +125,15 @@ def write_opens(
     return messages
 
 
-def write_prompt(session: int, epoch: int, prompt: Sequence[int]) -> edge_pb2.LinkMessage:
-    """The prompt's token ids for the head."""
-    frame = edge_pb2.Frame(session=session, epoch=epoch, position=0, count=len(prompt))
-    data = struct.pack(f"<{len(prompt)}i", *prompt)
-    batch = edge_pb2.FrameBatch(frames=[frame], dtype=common_pb2.DTYPE_INT32, shape=[len(prompt)], data=data)
+def write_prompt(session: int, epoch: int, prompt: Sequence[int], position: int) -> edge_pb2.LinkMessage:
+    """The prompt's token ids from `position` on, for the head."""
+    count = len(prompt) - position
+    frame = edge_pb2.Frame(session=session, epoch=epoch, position=position, count=count)
+    data = struct.pack(f"<{count}i", *prompt[position:])
+    batch = edge_pb2.FrameBatch(frames=[frame], dtype=common_pb2.DTYPE_INT32, shape=[count], data=data)
     return edge_pb2.LinkMessage(frames=batch)
 
 
-def write_close(session: int) -> edge_pb2.LinkMessage:
-    """The end of a session, for every stage."""
-    return edge_pb2.LinkMessage(close=edge_pb2.CloseSession(session=session))
+def write_close(session: int, block_hashes: Sequence[bytes] = ()) -> edge_pb2.LinkMessage:
+    """The end of a session, for every stage; `block_hashes` name the KV that may serve later sessions."""
+    return edge_pb2.LinkMessage(close=edge_pb2.CloseSession(session=session, block_hashes=block_hashes))

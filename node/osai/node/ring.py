@@ -2,35 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 
-from osai.core.errors import BadFrameError, OsaiError, from_proto
-from osai.core.frames import FrameShape, check_batch
+from osai.core.errors import OsaiError, from_proto
+from osai.core.frames import FrameShape
 from osai.core.link import Outbox
 from osai.core.link_pool import Lane, LinkPool
 from osai.node.engine.api import Input, Rows, StepOutput
 from osai.node.engine.engine import Engine
-from osai.node.stage import (
-    Action,
-    Deliver,
-    Fail,
-    Forward,
-    HostedSpan,
-    Peer,
-    Release,
-    Return,
-    StageTable,
-)
-from osai.node.wire import read_open, read_rows, read_tensor, write_batch, write_token
+from osai.node.intake import Intake
+from osai.node.owners import Owners
+from osai.node.stage import Action, Deliver, Fail, Forward, HostedSpan, Peer, Release, Return
+from osai.node.stage_table import StageTable
+from osai.node.wire import read_hashes, read_open, write_batch, write_failed, write_token
 from osai.proto import edge_pb2
 
 log = logging.getLogger(__name__)
-
-MAX_QUEUED_REPLIES = 4096  # tokens and failures for one coordinator; one that is further behind is as good as lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +43,10 @@ class Ring:
     def __init__(self, me: Peer, make_engine: Callable[[Callable[[StepOutput], None]], Engine]) -> None:
         self._me = me
         self._table = StageTable()
-        self._served: dict[str, ServedSpan] = {}
-        self._owners: dict[int, Outbox[edge_pb2.LinkMessage]] = {}
-        self._num_owners = 0
+        self._owners = Owners()
+        self._intake = Intake(self._table, self._tell)
         self._tasks = asyncio.TaskGroup()
+        self._over = False
         self.engine = make_engine(self.stepped)
         self._pool = LinkPool(me.node_id, self._answered, self._lost)
 
@@ -71,92 +62,74 @@ class Ring:
 
     async def __aexit__(self, *_: object) -> None:
         await self._pool.__aexit__()
+        self._over = True
         await self._tasks.__aexit__(None, None, None)
 
     def serve(self, span: ServedSpan) -> None:
         """Serve a span that the engine holds."""
-        self._served[span.hosted.key] = span
+        self._intake.serve(span.hosted.key, span.frames)
         self._table.host(span.hosted)
 
     def attach(self, peer: str) -> tuple[int, Outbox[edge_pb2.LinkMessage]]:
         """A peer has dialled in: its number here, and where to put what it is to be told."""
-        self._num_owners += 1
-        outbox: Outbox[edge_pb2.LinkMessage] = Outbox(peer, MAX_QUEUED_REPLIES)
-        self._owners[self._num_owners] = outbox
-        return self._num_owners, outbox
+        return self._owners.attach(peer)
 
     def detach(self, owner: int) -> None:
         """A peer's link has ended: so do the sessions that it opened."""
-        self._owners.pop(owner, None)
+        self._owners.detach(owner)
         self._perform(self._table.owner_lost(owner))
 
     async def receive(self, owner: int, message: edge_pb2.LinkMessage) -> None:
         """One message of a peer that has dialled in."""
         match message.WhichOneof("kind"):
             case "frames":
-                self._frames(owner, message.frames)
+                for rows, data in self._intake.rows_of(owner, message.frames):
+                    self._submit(rows, data, owner)
             case "open":
                 await self._open(owner, message.open)
             case "close":
-                self._perform(self._table.close(message.close.session))
+                await self._close(owner, message.close)
             case kind:
                 log.warning("peer %d sent %s, which a node does not take; ignored", owner, kind or "nothing known")
 
     async def _open(self, owner: int, message: edge_pb2.OpenSession) -> None:
+        # Sessions of one peer share KV with each other alone: what it says of blocks can harm nobody else's.
+        scope = self._owners.peer(owner)
         try:
-            spec = self._table.open(read_open(message), owner)
+            spec = self._table.open(read_open(message), owner, scope)
         except OsaiError as e:
-            self._tell(owner, _failed(message.session, message.epoch, e))
+            self._tell(owner, write_failed(message.session, message.epoch, e))
             return
         try:
-            await self.engine.open(spec)
+            num_cached_tokens = await self.engine.open(spec)
         except OsaiError as e:
             self._perform(self._table.fail(spec.session, e))
             return
-        opened = edge_pb2.SessionOpened(session=message.session, epoch=message.epoch)
+        opened = edge_pb2.SessionOpened(
+            session=message.session, epoch=message.epoch, num_cached_tokens=num_cached_tokens
+        )
         self._tell(owner, edge_pb2.LinkMessage(opened=opened))
 
-    def _frames(self, owner: int, batch: edge_pb2.FrameBatch) -> None:
-        """Queue a batch's rows; whoever sent a bad one is told, and tells the session's owner if it knows it."""
-        rows = [read_rows(frame) for frame in batch.frames]
-        live = self._live(owner, rows)
-        if not live:
-            return
+    async def _close(self, owner: int, message: edge_pb2.CloseSession) -> None:
+        """End a session; whoever names blocks that it can't have is told, and none are kept."""
+        hashes: tuple[bytes, ...] = ()
         try:
-            self._check(batch, {span.key for span in live.values()})
-        except BadFrameError as e:
-            for part in rows:
-                self._tell(owner, _failed(part.session, part.epoch, e))
-            return
-        at = 0
-        tensor = read_tensor(batch)  # [num_tokens] or [num_tokens, hidden_size]
-        for part in rows:
-            if part.session in live:
-                self._submit(part, tensor[at : at + part.count], lambda failed: self._tell(owner, failed))
-            at += part.count
-
-    def _live(self, owner: int, rows: list[Rows]) -> dict[int, HostedSpan]:
-        """The spans of the sessions whose rows are to run; the sender is told of those that it should not know."""
-        live: dict[int, HostedSpan] = {}
-        for part in rows:
-            try:
-                if (span := self._table.span_of(part)) is not None:
-                    live[part.session] = span
-            except OsaiError as e:
-                self._tell(owner, _failed(part.session, part.epoch, e))
-        return live
-
-    def _check(self, batch: edge_pb2.FrameBatch, spans: set[str]) -> None:
-        if len(spans) > 1:
-            raise BadFrameError("a batch's frames are for several models; send one batch a model")
-        check_batch(batch, self._served[spans.pop()].frames)
-
-    def _submit(self, rows: Rows, data: torch.Tensor, tell: Callable[[edge_pb2.LinkMessage], None]) -> None:
-        data = data.long() if data.dtype == torch.int32 else data
-        try:
-            self.engine.submit(Input(rows=rows, data=data))
+            hashes = read_hashes(message.block_hashes, self._table.num_nameable_blocks(message.session, owner))
         except OsaiError as e:
-            tell(_failed(rows.session, rows.epoch, e))
+            self._tell(owner, write_failed(message.session, 0, e))
+        for release in self._table.close(message.session, hashes):
+            # here and now: the next message may open a session, which needs the room
+            await self.engine.close(release.session, release.block_hashes)
+
+    def _submit(self, rows: Rows, data: torch.Tensor, owner: int | None) -> None:
+        """Give rows to the engine; if it refuses them, tell `owner`, or end the session where they are this node's."""
+        try:
+            self.engine.submit(Input(rows=rows, data=data.long() if data.dtype == torch.int32 else data))
+        except OsaiError as e:
+            if owner is None:
+                self._perform(self._table.fail(rows.session, e))
+            else:
+                self._tell(owner, write_failed(rows.session, rows.epoch, e))
 
     def stepped(self, output: StepOutput) -> None:
         """The engine's `on_output`."""
@@ -172,13 +145,12 @@ class Ring:
     def _lost(self, peer: str, _reason: OsaiError) -> None:
         self._perform(self._table.peer_lost(peer))  # the pool has logged the reason
 
-    def _perform(self, actions: list[Action], hidden: torch.Tensor | None = None) -> None:
+    def _perform(self, actions: Sequence[Action], hidden: torch.Tensor | None = None) -> None:
         for action in actions:
             match action:
                 case Forward() if hidden is not None:
-                    parts = [hidden[start:end] for start, end in action.slices]
-                    tensor = parts[0] if len(parts) == 1 else torch.cat(parts)  # [num_tokens, hidden_size]
-                    self._push(action.peer, action.rows, tensor, Lane.PREFILL if action.prefill else Lane.DECODE)
+                    lane = Lane.PREFILL if action.prefill else Lane.DECODE
+                    self._push(action.peer, action.rows, _cut(hidden, action.slices), lane)
                 case Return():
                     self._return(action)
                 case Deliver():
@@ -186,9 +158,9 @@ class Ring:
                     self._tell(action.owner, edge_pb2.LinkMessage(tokens=batch))
                 case Fail():
                     log.warning("session %016x ends here: %s", action.session, action.error)
-                    self._tell(action.owner, _failed(action.session, action.epoch, action.error))
-                case Release():
-                    self._tasks.create_task(self.engine.close(action.session))
+                    self._tell(action.owner, write_failed(action.session, action.epoch, action.error))
+                case Release() if not self._over:  # a link may end later than the ring; the engine ends too then
+                    self._tasks.create_task(self.engine.close(action.session, action.block_hashes))
 
     def _return(self, action: Return) -> None:
         tokens = torch.tensor(action.token_ids, dtype=torch.int32)  # [num_sessions]
@@ -196,11 +168,7 @@ class Ring:
             self._push(action.peer, action.rows, tokens, Lane.DECODE)
             return
         for rows, token in zip(action.rows, tokens, strict=True):  # this node is head and tail
-            self._submit(
-                rows,
-                token[None],
-                lambda f: self._perform(self._table.fail(f.failed.session, from_proto(f.failed.error))),
-            )
+            self._submit(rows, token[None], owner=None)
 
     def _push(self, peer: Peer, rows: tuple[Rows, ...], tensor: torch.Tensor, lane: Lane) -> None:
         try:
@@ -210,15 +178,13 @@ class Ring:
             self._perform(self._table.peer_lost(peer.node_id))
 
     def _tell(self, owner: int, message: edge_pb2.LinkMessage) -> None:
-        outbox = self._owners.get(owner)
-        if outbox is None:
-            return  # its link has ended, and its sessions with it
-        try:
-            outbox.put(message)
-        except OsaiError as e:
-            log.warning("dropping a peer that does not read: %s", e)
+        if not self._owners.tell(owner, message):
             self.detach(owner)
 
 
-def _failed(session: int, epoch: int, error: OsaiError) -> edge_pb2.LinkMessage:
-    return edge_pb2.LinkMessage(failed=edge_pb2.SessionFailed(session=session, epoch=epoch, error=error.to_proto()))
+def _cut(hidden: torch.Tensor, slices: tuple[tuple[int, int], ...]) -> torch.Tensor:
+    """Those rows of `hidden`, [num_tokens, hidden_size]; mostly they are all, and nothing is copied."""
+    if len(slices) > 1:
+        return torch.cat([hidden[start:end] for start, end in slices])
+    start, end = slices[0]
+    return hidden if end - start == len(hidden) else hidden[start:end]

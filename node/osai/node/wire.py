@@ -1,11 +1,12 @@
 """Between the wire's messages and the node's own data: protobuf stays here, at the edge."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
-from osai.core.errors import InvalidRequestError
+from osai.core.errors import InvalidRequestError, OsaiError
 from osai.core.layers import LayerRange
+from osai.core.prefix import HASH_BYTES, num_shareable_blocks
 from osai.core.sampling import SamplingParams
 from osai.node.engine.api import Rows, Sampled
 from osai.node.stage import OpenRequest, Peer
@@ -48,7 +49,23 @@ def read_open(message: edge_pb2.OpenSession) -> OpenRequest:
         sampling=read_sampling(message.sampling),
         stop_token_ids=frozenset(message.stop_token_ids),
         prompt_token_ids=tuple(message.prompt_token_ids),
+        block_hashes=read_hashes(message.block_hashes, num_shareable_blocks(message.num_prompt_tokens)),
+        num_stages=max(1, message.num_stages),
     )
+
+
+def read_hashes(hashes: Iterable[bytes], num_most: int) -> tuple[bytes, ...]:
+    """Read the hashes of a session's blocks.
+
+    Raises:
+        InvalidRequestError: if there are more than `num_most`, or one has another length.
+    """
+    read = tuple(hashes)
+    if len(read) > num_most:
+        raise InvalidRequestError(f"{len(read)} block hashes came; a session of so many tokens has at most {num_most}")
+    if any(len(each) != HASH_BYTES for each in read):
+        raise InvalidRequestError(f"a block hash has {HASH_BYTES} bytes; one of another length came")
+    return read
 
 
 def read_sampling(message: common_pb2.SamplingParams) -> SamplingParams:
@@ -78,7 +95,8 @@ def read_rows(frame: edge_pb2.Frame) -> Rows:
 def read_tensor(batch: edge_pb2.FrameBatch) -> torch.Tensor:
     """The rows of a checked batch: [num_tokens] int32 token ids, or [num_tokens, hidden_size]."""
     # bytearray: torch wants memory that it may write to
-    return torch.frombuffer(bytearray(batch.data), dtype=TORCH_DTYPES[batch.dtype]).view(tuple(batch.shape))
+    flat = torch.frombuffer(bytearray(batch.data), dtype=TORCH_DTYPES[batch.dtype])
+    return flat.view(batch.shape[0], -1) if len(batch.shape) > 1 else flat
 
 
 def write_batch(rows: Sequence[Rows], tensor: torch.Tensor) -> edge_pb2.LinkMessage:
@@ -104,3 +122,8 @@ def write_token(sampled: Sampled) -> edge_pb2.Token:
         token=token,
         finish=_FINISH[sampled.finish],
     )
+
+
+def write_failed(session: int, epoch: int, error: OsaiError) -> edge_pb2.LinkMessage:
+    """The end of a session, for whoever asked for something of it."""
+    return edge_pb2.LinkMessage(failed=edge_pb2.SessionFailed(session=session, epoch=epoch, error=error.to_proto()))

@@ -74,7 +74,7 @@ class Answer(ABC):
         choice = self._choice("", None, finished.reason)
         chunks = [self._envelope(self.chunk_kind, [choice]) | {"osai": _timings(finished)}]
         if self._header.include_usage:
-            chunks.append(self._envelope(self.chunk_kind, []) | {"usage": _usage(finished)})
+            chunks.append(self._envelope(self.chunk_kind, []) | {"usage": self._usage(finished)})
         return chunks
 
     def whole(self, chunks: Sequence[Chunk], finished: Finished) -> Json:
@@ -83,7 +83,7 @@ class Answer(ABC):
         logprobs = self._logprobs(tokens) if self._header.with_logprobs else None
         choice = self._whole_choice("".join(chunk.text for chunk in chunks), logprobs, finished.reason)
         provenance = self._provenance()["osai"] | _timings(finished)
-        return self._envelope(self.whole_kind, [choice]) | {"usage": _usage(finished), "osai": provenance}
+        return self._envelope(self.whole_kind, [choice]) | {"usage": self._usage(finished), "osai": provenance}
 
     def _envelope(self, kind: str, choices: list[Json]) -> Json:
         envelope: Json = {
@@ -95,6 +95,15 @@ class Answer(ABC):
             "choices": choices,
         }
         return envelope | {"usage": None} if self._header.include_usage else envelope
+
+    def _usage(self, finished: Finished) -> Json:
+        prompt, generated = finished.num_prompt_tokens, finished.num_generated_tokens
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": generated,
+            "total_tokens": prompt + generated,
+            "prompt_tokens_details": {"cached_tokens": self._started.num_cached_tokens},
+        }
 
     def _provenance(self) -> Json:
         stages = [
@@ -150,11 +159,6 @@ def fingerprint(software: str, started: Started) -> str:
     """`system_fingerprint`: software, model and pipeline, as far as they could change what a seed gives."""
     stages = ",".join(f"{stage.node_id}:{stage.span}" for stage in started.pipeline)
     return "fp_" + sha256(f"{software}|{started.model_id}|{stages}".encode()).hexdigest()[:12]
-
-
-def _usage(finished: Finished) -> Json:
-    prompt, generated = finished.num_prompt_tokens, finished.num_generated_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
 
 def _timings(finished: Finished) -> Json:

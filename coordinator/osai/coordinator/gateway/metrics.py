@@ -70,8 +70,10 @@ class SwarmCollector(Collector):
         least = GaugeMetricFamily(
             "osai_model_replicas_least", "Ready nodes of the layer that has the fewest.", labels=("model",)
         )
+        queued = GaugeMetricFamily("osai_model_queued", "Requests that wait for KV to come free.", labels=("model",))
         for model in view.models:
             layers.add_metric((model.model_id,), model.num_layers)
             covered.add_metric((model.model_id,), sum(replicas > 0 for replicas in model.replicas))
             least.add_metric((model.model_id,), min(model.replicas, default=0))
-        yield from (layers, covered, least)
+            queued.add_metric((model.model_id,), model.num_queued)
+        yield from (layers, covered, least, queued)

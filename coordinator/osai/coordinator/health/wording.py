@@ -6,7 +6,7 @@ from math import isfinite
 from osai.coordinator.health.strip import Run
 
 MAX_TEXT = 48  # characters of a name that a node or a publisher chose
-MAX_WORD = 12  # of a state or a dtype
+MAX_WORD = 16  # of a state or a dtype; `bfloat16+int8` is shown whole
 MAX_VERSION = 24  # of a program's name and version, which stay on one line
 MAX_FAILURE = 120  # of a failure's message
 MAX_LISTED = 12  # items of a list that are named, the others counted
