@@ -1,18 +1,19 @@
 """The dialling side of a long-lived stream to one peer: an edge of the ring, or a node's control stream.
 
-Both begin with a hello each way; after it messages flow in both directions until either side ends the stream.
+Both begin with a hello each way; after it messages flow in both directions until either side ends the stream. Where the
+peer offers a bare stream (osai.core.frame_stream), what this side sends goes there, and the call carries the answers.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import grpc
 
-from osai.core.errors import InternalError, OsaiError, ResourceExhaustedError, UnavailableError
+from osai.core.errors import InternalError, OsaiError, UnavailableError
+from osai.core.frame_stream import OFFER_METADATA_KEY, FrameSender, StreamMessage, dial_stream
+from osai.core.outbox import LinkConfig, Outbox, Wire
 from osai.core.protocol import check_hello, hello
 from osai.core.rpc import EDGE_MAX_BYTES, error_of, insecure_channel
 from osai.proto import common_pb2, control_pb2, control_pb2_grpc, edge_pb2, edge_pb2_grpc
@@ -20,69 +21,14 @@ from osai.proto import common_pb2, control_pb2, control_pb2_grpc, edge_pb2, edge
 if TYPE_CHECKING:
     from grpc.aio import StreamStreamCall
 
+__all__ = ["ControlLink", "EdgeLink", "Link", "LinkConfig", "Outbox", "Wire", "control_link", "edge_link"]
+
 log = logging.getLogger(__name__)
 
-SentT = TypeVar("SentT")
+END_GRACE_S = 2.0  # between the end of the bare stream and that of the call, which says why
+
+SentT = TypeVar("SentT", bound=StreamMessage)
 ReceivedT = TypeVar("ReceivedT")
-QueuedT = TypeVar("QueuedT")
-WiredT_contra = TypeVar("WiredT_contra", contravariant=True)
-
-
-class Wire(Protocol[WiredT_contra]):
-    """Something that carries messages to one peer, in order."""
-
-    def send(self, message: WiredT_contra) -> None:
-        """Queue a message; never blocks.
-
-        Raises:
-            UnavailableError: if the link is down.
-            ResourceExhaustedError: if the peer does not keep up.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkConfig:
-    """Bounds of a link.
-
-    Attributes:
-        greeting_deadline_s: from dialling to the peer's hello; three round trips of a slow link and a busy peer.
-        max_queued_messages: a peer that is this far behind is as good as lost; decode needs one a session.
-    """
-
-    greeting_deadline_s: float = 5.0
-    max_queued_messages: int = 4096
-
-
-class Outbox(Generic[QueuedT]):
-    """Messages that wait to be written to a peer."""
-
-    def __init__(self, peer: str, max_queued_messages: int) -> None:
-        self._peer = peer
-        self._queue: asyncio.Queue[QueuedT] = asyncio.Queue(max_queued_messages)
-        self._closed: OsaiError | None = None
-
-    def put(self, message: QueuedT) -> None:
-        """Queue a message.
-
-        Raises:
-            UnavailableError: if the link is down.
-            ResourceExhaustedError: if the peer does not keep up.
-        """
-        if self._closed is not None:
-            raise self._closed.with_traceback(None)  # one error for many callers: it must not grow with each
-        try:
-            self._queue.put_nowait(message)
-        except asyncio.QueueFull as e:
-            raise ResourceExhaustedError(f"{self._peer} does not keep up with its link", subject=self._peer) from e
-
-    def close(self, reason: OsaiError) -> None:
-        """Refuse what comes from now on with `reason`."""
-        self._closed = reason
-
-    async def get(self) -> QueuedT:
-        """The next message to write."""
-        return await self._queue.get()
 
 
 class Link(Generic[SentT, ReceivedT]):
@@ -119,10 +65,15 @@ class Link(Generic[SentT, ReceivedT]):
         self._on_greeted = on_greeted
         self._config = config or LinkConfig()
         self._outbox: Outbox[SentT] = Outbox(peer, self._config.max_queued_messages)
+        self._stream: FrameSender[SentT] | None = None
 
     def send(self, message: SentT) -> None:
         """See `Wire.send`. Messages queued before the greeting is through go out after it."""
-        self._outbox.put(message)
+        stream = self._stream
+        if stream is not None and stream.ready and self._outbox.idle:
+            stream.send(message)  # nothing waits: no task need wake up for it
+        else:
+            self._outbox.put(message)
 
     async def run(self) -> OsaiError:
         """Dial, greet, and carry messages until the link ends; returns why it ended."""
@@ -137,11 +88,11 @@ class Link(Generic[SentT, ReceivedT]):
             reason = e
         except grpc.aio.AioRpcError as e:
             reason = error_of(e, self.address)
-            reason.subject = reason.subject or self.peer
         except Exception as e:  # one message that this side can't handle must not end every other link
             log.exception("the link to %s failed", self.peer)
             reason = InternalError(f"the link to {self.peer} failed here ({type(e).__name__})", subject=self.peer)
         finally:  # also when cancelled: nobody may queue on a dead link
+            reason.subject = reason.subject or self.peer
             self._outbox.close(reason)
         return reason
 
@@ -163,14 +114,37 @@ class Link(Generic[SentT, ReceivedT]):
         check_hello(theirs)
 
     async def _carry(self, call: "StreamStreamCall[SentT, ReceivedT]") -> None:
-        writer = asyncio.create_task(self._write(call))
+        self._stream = await self._dial_stream(call)
+        reader = asyncio.create_task(self._read(call))
+        writer = asyncio.create_task(self._write(call) if self._stream is None else self._stream.write(self._outbox))
         try:
-            while (message := await call.read()) is not grpc.aio.EOF:
-                self._on_message(cast("ReceivedT", message))
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done():
+                await asyncio.wait((reader,), timeout=END_GRACE_S)
+            (reader if reader.done() else writer).result()
         finally:
+            if self._stream is not None:
+                self._stream.close()
+            reader.cancel()
             writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await writer
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _dial_stream(self, call: "StreamStreamCall[SentT, ReceivedT]") -> "FrameSender[SentT] | None":
+        """The bare stream where the peer offers one and it can be had; else the call carries everything."""
+        offered = [value for key, value in await call.initial_metadata() or () if key == OFFER_METADATA_KEY]
+        if not offered or not isinstance(offered[0], bytes):
+            return None
+        try:
+            sender: FrameSender[SentT] = FrameSender(offered[0])
+            await dial_stream(self.address, sender, self._config.greeting_deadline_s)
+        except UnavailableError as e:
+            log.warning("the link to %s goes by gRPC alone: %s", self.peer, e)
+            return None
+        return sender
+
+    async def _read(self, call: "StreamStreamCall[SentT, ReceivedT]") -> None:
+        while (message := await call.read()) is not grpc.aio.EOF:
+            self._on_message(cast("ReceivedT", message))
 
     async def _write(self, call: "StreamStreamCall[SentT, ReceivedT]") -> None:
         while True:

@@ -7,15 +7,18 @@ import signal
 import time
 from collections.abc import Callable
 
+import grpc.aio
+
 from osai.core.addresses import reachable_host
 from osai.core.errors import OsaiError
 from osai.core.identity import Identity
-from osai.core.rpc import EDGE_MAX_BYTES, bind, make_server
+from osai.core.rpc import EDGE_MAX_BYTES, make_server
 from osai.core.standard_services import add_standard_services
 from osai.core.state import load_identity
 from osai.node.config import NodeConfig
 from osai.node.coordinators import host_of
 from osai.node.device import Device, find_device
+from osai.node.edge_port import EdgePort
 from osai.node.edge_service import EdgeService
 from osai.node.engine.engine import Engine
 from osai.node.engine.options import EngineOptions
@@ -43,8 +46,20 @@ async def run_node(config: NodeConfig, on_ready: OnReady, progress: Progress) ->
     identity = load_identity(config.state_dir)
     device = find_device(config.device)
     server = make_server(max_message_bytes=EDGE_MAX_BYTES)
-    port = bind(server, config.listen)
-    facts = _facts(config, identity, device, port)
+    async with EdgePort.listening(server, config.listen) as port:
+        await _serve(config, identity, device, server, port, on_ready, progress)
+
+
+async def _serve(
+    config: NodeConfig,
+    identity: Identity,
+    device: Device,
+    server: grpc.aio.Server,
+    port: EdgePort,
+    on_ready: OnReady,
+    progress: Progress,
+) -> None:
+    facts = _facts(config, identity, device, port.port)
     loop = asyncio.get_running_loop()
     failure: asyncio.Future[OsaiError] = loop.create_future()
     options = EngineOptions(num_threads=config.num_threads)
@@ -59,7 +74,7 @@ async def run_node(config: NodeConfig, on_ready: OnReady, progress: Progress) ->
     )
     ring.engine.start()
     async with ring:
-        edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService(facts.node_id, ring), server)
+        edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService(facts.node_id, ring, port), server)
         health = await add_standard_services(server, [edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name])
         await server.start()
 
