@@ -10,6 +10,7 @@ from engine.harness import LATER, MIDDLE, PROMPT, WHOLE, Gate, load, running
 from families.fixtures import Checkpoints
 from families.reference import generate_greedy, load_whole
 from osai.core.errors import (
+    InvalidRequestError,
     UnknownModelError,
     UnknownSessionError,
 )
@@ -63,6 +64,26 @@ async def test_rows_that_come_during_a_step_make_the_next_one(llama: Path) -> No
         output = await harness.output(1)
         assert [rows.session for rows in output.rows] == [1, 2, 3]
         assert len({sampled.token_id for sampled in output.sampled}) == 1
+        assert harness.engine.num_waiting_rows("span") == 0
+
+
+async def test_rows_that_are_submitted_in_one_go_make_one_step(llama: Path) -> None:
+    """However idle the thread is: else the first of a batch of decode rows would make a step of its own."""
+    async with running(load(llama, WHOLE)) as harness:
+        for session in range(8):
+            await harness.open(session)
+        for number in range(10):
+            for session in range(8):
+                harness.submit(session, 8 * (number > 0) + max(number - 1, 0), [5] if number else PROMPT)
+            output = await harness.output(number)
+            assert [rows.session for rows in output.rows] == list(range(8))
+
+
+async def test_a_prompt_longer_than_may_ever_wait_is_refused(llama: Path) -> None:
+    async with running(load(llama, WHOLE), EngineOptions(max_waiting_rows=7)) as harness:
+        await harness.open(1)
+        with pytest.raises(InvalidRequestError, match=r"8 rows of one session would wait, and no more than 7 may"):
+            harness.submit(1, 0, PROMPT)
         assert harness.engine.num_waiting_rows("span") == 0
 
 

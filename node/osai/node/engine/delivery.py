@@ -4,7 +4,7 @@ import torch
 
 from osai.node.engine.api import Rows, StepOutput
 from osai.node.engine.hosted_span import StepResult
-from osai.node.engine.mailbox import Step
+from osai.node.engine.work import Step
 
 
 def output_of(step: Step, result: StepResult, step_time_s: float) -> StepOutput:

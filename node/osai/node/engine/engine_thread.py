@@ -11,7 +11,8 @@ import torch
 
 from osai.core.errors import InternalError, OsaiError
 from osai.node.engine.hosted_span import StepResult
-from osai.node.engine.mailbox import Call, Mailbox, Step
+from osai.node.engine.mailbox import Mailbox
+from osai.node.engine.work import Call, Step
 
 _log = logging.getLogger(__name__)
 

@@ -1,115 +1,133 @@
-"""Which waiting rows of a span make its next step."""
+"""Which waiting rows of a span make its next step, and when. Pure: it is told the time."""
 
-from collections import deque
-from dataclasses import dataclass, replace
+from osai.node.engine.api import Input, SessionSpec
+from osai.node.engine.options import StepLimits
+from osai.node.engine.step_cost import StepCost
+from osai.node.engine.step_groups import DecodingSessions
+from osai.node.engine.step_timing import merge_until, prompt_window
+from osai.node.engine.waiting_rows import Chunk, WaitingRows
 
-import torch
-
-from osai.core.errors import ResourceExhaustedError
-from osai.node.engine.api import Input, Rows
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Rows of one session that go into one step.
-
-    Attributes:
-        rows: whose they are.
-        data: their data, as pieces of the inputs that brought them, in order.
-        is_newest: nothing more of the session waits.
-    """
-
-    rows: Rows
-    data: tuple[torch.Tensor, ...]
-    is_newest: bool
+__all__ = ["Chunk", "StepScheduler"]
 
 
 class StepScheduler:
     """Rows of one span that wait, and the rule by which they are taken.
 
-    A session of which one row waits is decoding: all of these go into every step, since they add little to it. What is
-    left is prompts (or replays): they share `max_prefill_tokens` a step, each takes what is left of it when its turn
-    comes, and who has more to do goes to the end of the line. So no session waits longer than one step for each one
-    before it. A session's rows keep their order; neighbouring inputs of one epoch are taken as one.
+    A session of which one row waits is decoding. Of these a step takes a group (see DecodingSessions), longest waiting
+    first. With them go rows of prompts (or replays), which take turns: each takes what is left of the step's prefill
+    budget, and who has more to do goes to the end of the line. A session's rows keep their order; neighbouring inputs
+    of one epoch are taken as one.
+
+    The prefill budget is `max_prefill_tokens` if nobody is decoding. Else it keeps others' tokens coming:
+    - a step with decode rows takes at most `max_decode_stretch` times what it would take without prompts;
+    - a step of prompts alone, while all decode rows are away at other stages, ends when the first of them is due. If
+      that is too soon for any step, it is held back, and goes with them;
+    - never less than `min_prefill_tokens`, so that each prompt comes to its end.
     """
 
-    def __init__(self, max_prefill_tokens: int, max_waiting_rows: int) -> None:
-        self._max_prefill_tokens, self._max_waiting_rows = max_prefill_tokens, max_waiting_rows
-        self._inputs: dict[int, deque[Input]] = {}  # in the order of turns
-        self._num_rows: dict[int, int] = {}
-        self.num_waiting = 0
+    def __init__(self, limits: StepLimits) -> None:
+        self._limits = limits
+        self._waiting = WaitingRows(limits.max_waiting_rows)
+        self._decoding = DecodingSessions()
+        self._running: tuple[Chunk, ...] = ()
+        self._started_s = 0.0
+        self._held_since_s: float | None = None
+        self.cost = StepCost()
+        self._held_until_s: float | None = None
 
-    def add(self, inp: Input) -> None:
-        """Queue rows behind those of the same session.
+    @property
+    def num_waiting(self) -> int:
+        """Rows that wait."""
+        return self._waiting.num_waiting
+
+    @property
+    def held_until_s(self) -> float | None:
+        """Until when `next_step` gives nothing although rows wait, unless more come."""
+        return self._held_until_s if self.num_waiting else None
+
+    def open(self, spec: SessionSpec) -> None:
+        """A session begins."""
+        self._decoding.open(spec)
+
+    def close(self, session: int) -> None:
+        """A session ends, and its rows are forgotten."""
+        self._waiting.drop(session)
+        self._decoding.close(session)
+
+    def check_room(self, count: int, num_promised: int = 0) -> None:
+        """See whether `count` more rows of a session may wait, besides those that wait and `num_promised` others.
 
         Raises:
-            ResourceExhaustedError: if more rows would wait than may.
+            InvalidRequestError: if so many never may.
+            ResourceExhaustedError: if there is no room for them now.
         """
-        count = inp.rows.count
-        if self.num_waiting + count > self._max_waiting_rows:
-            raise ResourceExhaustedError(
-                f"{self.num_waiting} rows wait for their step already, and {count} more would pass the limit of "
-                f"{self._max_waiting_rows}: send them later"
-            )
-        self._inputs.setdefault(inp.rows.session, deque()).append(inp)
-        self._count(inp.rows.session, count)
+        self._waiting.check_room(count, num_promised)
+
+    def add(self, inp: Input, now_s: float) -> None:
+        """Queue rows of an open session behind its others. Raises as `check_room`."""
+        self._waiting.add(inp)
+        self._decoding.arrived(inp.rows, now_s)
 
     def drop(self, session: int, position: int = 0) -> None:
         """Forget a session's waiting rows at `position` and later."""
-        queue = self._inputs.get(session, deque())
-        while queue and queue[-1].rows.position >= position:
-            self._count(session, -queue.pop().rows.count)
-        if queue and (excess := queue[-1].rows.position + queue[-1].rows.count - position) > 0:
-            queue.append(_head(queue.pop(), position))
-            self._count(session, -excess)
-        if not queue:
-            self._inputs.pop(session, None)
+        self._waiting.drop(session, position)
 
-    def next_step(self) -> tuple[Chunk, ...]:
-        """Take the rows of the next step, decoding sessions first; empty if nothing waits."""
-        decoding = [session for session in self._inputs if self._num_rows[session] == 1]
-        prefilling = [session for session in self._inputs if self._num_rows[session] > 1]
-        chunks = [self._take(session, 1) for session in decoding]
-        budget = self._max_prefill_tokens
-        for session in prefilling:
-            if budget == 0:
-                break
-            chunks.append(self._take(session, budget))
-            budget -= chunks[-1].rows.count
-        return tuple(chunks)
+    def next_step(self, now_s: float) -> tuple[Chunk, ...]:
+        """Take the rows of the next step, decoding sessions first; empty if nothing waits, or it is held back."""
+        self._held_until_s = None
+        single, several = self._waiting.single(), self._waiting.several()
+        group = self._decoding.group(single, now_s, self.cost.predict) if single else None
+        if group and (until_s := self._merge_until(len(group.sessions), group.room, now_s)) is not None:
+            return self._hold(now_s, until_s)
+        sessions = group.sessions if group else ()
+        budget = 0
+        if several:
+            self._decoding.prompts_wait(now_s)
+            budget = self._prefill_budget(len(sessions), now_s)
+            if not budget:
+                return ()
+        chunks = (*self._waiting.take_each(sessions), *self._waiting.take_by_turns(budget))
+        self._running, self._started_s, self._held_since_s = chunks, now_s, None
+        return chunks
 
-    def _take(self, session: int, budget: int) -> Chunk:
-        """Up to `budget` rows of a session, of one epoch; what is left of the session goes to the end of the line."""
-        queue = self._inputs.pop(session)
-        taken = [_take_head(queue, budget)]
-        count = taken[0].rows.count
-        while queue and queue[0].rows.epoch == taken[0].rows.epoch and count < budget:
-            taken.append(_take_head(queue, budget - count))
-            count += taken[-1].rows.count
-        if queue:
-            self._inputs[session] = queue
-        self._count(session, -count)
-        return Chunk(replace(taken[0].rows, count=count), tuple(inp.data for inp in taken), is_newest=not queue)
+    def step_ended(self, now_s: float) -> None:
+        """The step that was taken last, if any, has ended."""
+        if self._running:
+            self.cost.observe(sum(chunk.rows.count for chunk in self._running), now_s - self._started_s)
+            self._decoding.left([chunk.rows.session for chunk in self._running], now_s)
+            self._running = ()
 
-    def _count(self, session: int, change: int) -> None:
-        self.num_waiting += change
-        self._num_rows[session] = self._num_rows.get(session, 0) + change
-        if self._num_rows[session] == 0:
-            del self._num_rows[session]
+    def _merge_until(self, num_decode: int, room: int, now_s: float) -> float | None:
+        step_s = self.cost.predict(num_decode)
+        if not room or step_s is None:
+            return None
+        until_s = merge_until(now_s, num_decode, room, self._decoding.away(now_s), step_s)
+        if until_s is not None:  # not longer than a step in all, however often it looks worth while anew
+            until_s = min(until_s, (now_s if self._held_since_s is None else self._held_since_s) + step_s)
+        return until_s if until_s is not None and until_s > now_s else None
 
+    def _hold(self, now_s: float, until_s: float) -> tuple[Chunk, ...]:
+        if self._held_since_s is None:
+            self._held_since_s = now_s
+        self._held_until_s = until_s
+        return ()
 
-def _take_head(queue: deque[Input], budget: int) -> Input:
-    """Take the queue's first input, or its first `budget` rows."""
-    first = queue.popleft()
-    if first.rows.count <= budget:
-        return first
-    position = first.rows.position + budget
-    rest = replace(first.rows, position=position, count=first.rows.count - budget)
-    queue.appendleft(Input(rows=rest, data=first.data[budget:]))
-    return _head(first, position)
-
-
-def _head(inp: Input, position: int) -> Input:
-    """The input's rows before `position`."""
-    count = position - inp.rows.position
-    return Input(rows=replace(inp.rows, count=count), data=inp.data[:count])
+    def _prefill_budget(self, num_decode: int, now_s: float) -> int:
+        """Rows of prompts for the next step; 0 to hold it back."""
+        limits = self._limits
+        if not self._decoding.any_active(now_s):
+            return limits.max_prefill_tokens
+        decode_s = self.cost.predict(max(num_decode, 1))
+        if decode_s is None:  # before the first step
+            return limits.min_prefill_tokens
+        most = num_decode + limits.max_prefill_tokens
+        if not num_decode:
+            window = prompt_window(now_s, self._decoding.away(now_s), decode_s, limits.max_decode_stretch)
+            if window is not None:
+                fits = self.cost.max_rows(window[0] - now_s, most)
+                if fits < limits.min_prefill_tokens:
+                    self._hold(now_s, window[1])
+                    return 0
+                return fits
+        fits = self.cost.max_rows(limits.max_decode_stretch * decode_s, most)
+        return max(fits - num_decode, limits.min_prefill_tokens)
