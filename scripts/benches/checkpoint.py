@@ -11,9 +11,12 @@ import torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-NAME = "bench-llama-251m-1"  # the number rises when anything below changes
+from osai.node.engine.loading import quiet
+
+NAME = "bench-llama-251m-2"  # the number rises when anything below changes
 NUM_LAYERS = 16
 VOCAB_SIZE = 32000
+MAX_POSITIONS = 8192  # a prompt of 4,096 tokens and what is generated beside it
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>")  # ids 0, 1, 2
 SEED = 0
 
@@ -26,15 +29,20 @@ def cache_folder() -> Path:
 
 def bench_checkpoint(tell: Callable[[str], None]) -> Path:
     """The checkpoint's folder; made on the first call, which takes some seconds and 0.5 GB, and says so."""
+    return made_once(NAME, _make, tell)
+
+
+def made_once(name: str, make: Callable[[Path], None], tell: Callable[[str], None]) -> Path:
+    """`name` in the cache's folder; `make` writes it on the first call, whole or not at all."""
     cache = cache_folder()
-    path = cache / NAME
+    path = cache / name
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         tell(f"making {path}, once")
-        scratch = Path(tempfile.mkdtemp(prefix=f"{NAME}-", dir=cache))
+        scratch = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=cache))
         try:
-            _make(scratch / NAME)
-            (scratch / NAME).rename(path)  # whole or not at all
+            make(scratch / name)
+            (scratch / name).rename(path)
         except OSError:
             if not path.exists():  # else another bench has made the same meanwhile
                 raise
@@ -51,7 +59,7 @@ def _config() -> tf.LlamaConfig:
         num_attention_heads=16,
         num_key_value_heads=4,
         vocab_size=VOCAB_SIZE,
-        max_position_embeddings=4096,
+        max_position_embeddings=MAX_POSITIONS,
         tie_word_embeddings=True,
         pad_token_id=0,
         bos_token_id=1,
@@ -61,11 +69,11 @@ def _config() -> tf.LlamaConfig:
 
 
 def _make(path: Path) -> None:
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad(), quiet():
         torch.manual_seed(SEED)
         model = tf.LlamaForCausalLM(_config())
         model.get_input_embeddings().weight.mul_(0.05)  # tied: else each token predicts itself
-    model.to(torch.bfloat16).save_pretrained(path, max_shard_size="100MB")
+        model.to(torch.bfloat16).save_pretrained(path, max_shard_size="100MB")
     _make_tokenizer(path)
 
 

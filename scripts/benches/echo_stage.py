@@ -1,13 +1,14 @@
 """A node's edge as it is, around an engine that computes nothing: what is left is the way of a frame."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from osai.core.errors import OsaiError, UnavailableError, from_proto
 from osai.core.frames import FrameShape
 from osai.core.layers import LayerRange
-from osai.core.rpc import EDGE_MAX_BYTES, bind, make_server
+from osai.core.rpc import EDGE_MAX_BYTES, make_server
+from osai.node.edge_port import EdgePort
 from osai.node.edge_service import EdgeService
 from osai.node.engine.api import Input, SessionSpec, StepOutput
 from osai.node.engine.engine import Engine
@@ -38,14 +39,15 @@ class RowsEngine(Engine):
         super().__init__(loop, on_output, _never)
         self._give, self._on_rows = on_output, on_rows
 
-    async def open(self, spec: SessionSpec) -> None:
-        """Every session is welcome."""
+    async def open(self, spec: SessionSpec) -> int:  # noqa: ARG002 - the engine's own signature
+        """Every session is welcome, and starts from nothing."""
+        return 0
 
     def submit(self, inp: Input) -> None:
         """Rows have come."""
         self._on_rows(inp, self._give)
 
-    async def close(self, session: int) -> None:
+    async def close(self, session: int, block_hashes: Sequence[bytes] = ()) -> None:
         """Nothing is held."""
 
 
@@ -64,16 +66,17 @@ async def echo_stage(node_id: str, layers: LayerRange, on_rows: OnRows) -> Async
     """A ring with its edge service, neither head nor tail; its sessions' rows go to `on_rows`."""
     loop = asyncio.get_running_loop()
     server = make_server(max_message_bytes=EDGE_MAX_BYTES)
-    me = Peer(node_id=node_id, address=f"127.0.0.1:{bind(server, '127.0.0.1:0')}")
-    async with Ring(me, lambda on_output: RowsEngine(loop, on_output, on_rows)) as ring:
-        hosted = HostedSpan(key=MODEL_ID, layers=layers, num_layers=NUM_LAYERS, manifest_digest=b"")
-        ring.serve(ServedSpan(hosted=hosted, frames=FrameShape(dtype=DTYPE, hidden_size=HIDDEN_SIZE)))
-        edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService(node_id, ring), server)
-        await server.start()
-        try:
-            yield ring, me
-        finally:
-            await server.stop(None)
+    async with EdgePort.listening(server, "127.0.0.1:0") as port:
+        me = Peer(node_id=node_id, address=f"127.0.0.1:{port.port}")
+        async with Ring(me, lambda on_output: RowsEngine(loop, on_output, on_rows)) as ring:
+            hosted = HostedSpan(key=MODEL_ID, layers=layers, num_layers=NUM_LAYERS, manifest_digest=b"")
+            ring.serve(ServedSpan(hosted=hosted, frames=FrameShape(dtype=DTYPE, hidden_size=HIDDEN_SIZE)))
+            edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService(node_id, ring, port), server)
+            await server.start()
+            try:
+                yield ring, me
+            finally:
+                await server.stop(None)
 
 
 async def open_session(ring: Ring, layers: LayerRange, successor: Peer) -> None:

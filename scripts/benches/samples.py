@@ -96,3 +96,28 @@ def decode_rate(arrivals: Sequence[tuple[float, int]]) -> float:
     if len(arrivals) < 2 or arrivals[-1][0] == arrivals[0][0]:
         raise InvalidRequestError("a rate needs tokens at two moments at least: generate more tokens")
     return sum(count for _, count in arrivals[1:]) / (arrivals[-1][0] - arrivals[0][0])
+
+
+def aggregate_rate(streams: Sequence[Sequence[tuple[float, int]]]) -> float:
+    """Tokens a second of streams together, while all of them run.
+
+    From the moment at which the last stream has its first token to that at which the first stream has its last one: no
+    prefill, no start-up, and no moment in which some have ended.
+
+    Args:
+        streams: of each its arrivals: (seconds, tokens that came then), in order.
+
+    Raises:
+        InvalidRequestError: if there is none, or never a moment at which all run.
+    """
+    if not streams or not all(streams):
+        raise InvalidRequestError("a rate needs streams, and tokens of each")
+    start, end = max(arrivals[0][0] for arrivals in streams), min(arrivals[-1][0] for arrivals in streams)
+    if end <= start:
+        raise InvalidRequestError("the streams never ran all at once: generate more tokens")
+    return sum(count for arrivals in streams for at, count in arrivals if start < at <= end) / (end - start)
+
+
+def gaps_within(arrivals: Sequence[float], start: float, end: float) -> list[float]:
+    """Seconds from arrival to arrival, of those gaps that lie in [start, end] or reach into it."""
+    return [later - earlier for earlier, later in pairwise(arrivals) if later > start and earlier < end]

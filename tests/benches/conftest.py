@@ -3,4 +3,16 @@
 import sys
 from pathlib import Path
 
+import pytest
+
+from families.fixtures import Checkpoints, checkpoints, one_quiet_torch_thread
+
 sys.path.append(str(Path(__file__).parents[2]))
+
+__all__ = ["checkpoints", "llama", "one_quiet_torch_thread"]
+
+
+@pytest.fixture(scope="session")
+def llama(checkpoints: Checkpoints) -> Path:
+    """A tiny checkpoint in place of the benches' own."""
+    return checkpoints("llama")
