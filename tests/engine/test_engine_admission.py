@@ -34,6 +34,16 @@ async def test_no_room_is_refused_with_figures_until_there_is(llama: Path) -> No
         await harness.open(2, max_total_tokens=17)
 
 
+async def test_what_can_never_fit_is_told_apart_from_what_does_not_fit_now(llama: Path) -> None:
+    async with running(load(llama, WHOLE), kv_budget_bytes=300_000) as harness:
+        free = harness.engine.num_free_kv_tokens("span")
+        await harness.open(1, max_total_tokens=free)
+        with pytest.raises(ResourceExhaustedError, match="0 of 10 are free"):
+            await harness.open(2, max_total_tokens=free)
+        with pytest.raises(InvalidRequestError, match=f"{free + 1} tokens can never fit, this stage holds {free}"):
+            await harness.open(2, max_total_tokens=free + 1)
+
+
 async def test_what_a_span_takes_is_measured(llama: Path) -> None:
     for layers, dtype, per_token in ((MIDDLE, torch.float32, 3 * 2 * 32 * 4), (END, torch.bfloat16, 2 * 2 * 32 * 2)):
         async with running(load(llama, layers, dtype), kv_budget_bytes=100 * 16 * per_token) as harness:

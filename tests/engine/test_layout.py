@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osai.node.engine import layout as layout_module
+from osai.node.engine import kv_reads
 from osai.node.engine.attention import How, attend
 from osai.node.engine.block_table import BlockTable
 from osai.node.engine.kv_cache import KVCache, LayerShape
@@ -19,7 +19,7 @@ HEADS, KV_HEADS, DIM = 4, 2, 8
 
 def test_runs_are_found_across_blocks() -> None:
     table = BlockTable([7, 8, 2, 3, 4], BLOCK_SIZE)
-    assert table.slots.tolist() == [*range(28, 36), *range(8, 20)]
+    assert table.slots(0, 20).tolist() == [*range(28, 36), *range(8, 20)]
     assert table.run(1, 8) == slice(29, 36)
     assert table.run(8, 20) == slice(8, 20)
     assert table.run(9, 10) == slice(9, 10)
@@ -79,15 +79,15 @@ def test_packed_attention_is_each_sessions_own(
         tables.append(BlockTable(taken, BLOCK_SIZE))
         keys.append(torch.randn(position + count, KV_HEADS, DIM))
         values.append(torch.randn(position + count, KV_HEADS, 6))
-        cache._keys[0][tables[-1].slots[:position]] = keys[-1][:position]
-        cache._values[0][tables[-1].slots[:position]] = values[-1][:position]
+        cache._keys[0][tables[-1].slots(0, position)] = keys[-1][:position]
+        cache._values[0][tables[-1].slots(0, position)] = values[-1][:position]
     order = sorted(range(len(parts)), key=lambda i: parts[i][1] > 1)
     step = [Part(tables[i], *parts[i]) for i in order]
     queries = [torch.randn(parts[i][1], HEADS, DIM) for i in order]
     packed_keys = torch.cat([keys[i][parts[i][0] :] for i in order]).transpose(0, 1)[None]
     packed_values = torch.cat([values[i][parts[i][0] :] for i in order]).transpose(0, 1)[None]
     with pytest.MonkeyPatch.context() as patch, cache.step(StepLayout(step, null_slot=cache.null_slot)):
-        patch.setattr(layout_module, "MAX_GATHERED_KEYS", 10_000 if gathers else 0)
+        patch.setattr(kv_reads, "MAX_GATHERED_KEYS", 10_000 if gathers else 0)
         key, value = cache.update(packed_keys, packed_values, 0)
         out = cache.attend(0, torch.cat(queries).transpose(0, 1)[None], key, value, how)[0].transpose(0, 1)
     want = [naive(query, keys[i], values[i], window, how) for query, i in zip(queries, order, strict=True)]

@@ -19,7 +19,7 @@ def test_chosen_experts_give_what_all_of_them_give(top_k: int, num_tokens: int) 
     hidden = torch.randn(1, num_tokens, 32)
     with torch.inference_mode():
         want, _ = moe(hidden)
-        assert install_sparse_experts(moe) == 1
+        assert install_sparse_experts(moe) == [moe]
         num_rows: list[int] = []
         moe.experts.act_fn.register_forward_hook(lambda _, args, __: num_rows.append(args[0].shape[0]))
         got, _ = moe(hidden)

@@ -3,6 +3,7 @@
 import json
 import platform
 from pathlib import Path
+from typing import Literal
 
 import click
 import uvloop
@@ -14,7 +15,10 @@ from osai.core.protocol import software
 from osai.core.reporting import ReportingGroup
 from osai.core.sizes import parse_bytes
 from osai.core.trust_files import read_trust
+from osai.node.bench_cli import bench
 from osai.node.config import NodeConfig, Wish
+from osai.node.cores import default_num_threads
+from osai.node.machine import prepare_cores
 
 DEFAULT_STATE = Path("~/.local/state/osai/node")
 HEALTH_TIMEOUT_S = 3.0
@@ -45,6 +49,8 @@ Examples:
 @click.option("--weights", multiple=True, help="Folder, hub id or URL of the checkpoint. One a --model.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--dtype", default="auto", show_default=True, help="auto (the checkpoint's), float32, bfloat16, float16.")
+@click.option("--quantize", default="none", show_default=True, type=click.Choice(["none", "int8", "int4", "fp8"]),
+              help="Linear weights in fewer bits; int4, fp8 on GPUs. A pipeline's nodes must agree.")  # fmt: skip
 @click.option("--memory", default=None, help="For weights and KV together, as in 6GiB; default: most of what is free.")
 @click.option("--listen", default="0.0.0.0:0", show_default=True, help="HOST:PORT of the edge; port 0: a free one.")
 @click.option("--announce", default="", help="HOST or HOST:PORT under which peers reach this node.")
@@ -55,6 +61,9 @@ Examples:
               help="Public key of a publisher whose manifests are believed. Repeatable.")  # fmt: skip
 @click.option("--allow-unsigned", is_flag=True, help="Host models that no trusted key has signed; the node is marked.")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="Torch's threads; default: one a core.")
+@click.option(
+    "--numa", type=click.IntRange(min=0), default=None, help="Run on this NUMA node's cores and memory alone."
+)
 @click.option("--name", default=platform.node, show_default="host name", help="Public name of this node.")
 @click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True,
               help="Seconds that running sessions get after SIGTERM.")  # fmt: skip
@@ -69,6 +78,7 @@ def join(
     weights: tuple[str, ...],
     device: str,
     dtype: str,
+    quantize: Literal["none", "int8", "int4", "fp8"],
     memory: str | None,
     listen: str,
     announce: str,
@@ -77,6 +87,7 @@ def join(
     trust: tuple[Path, ...],
     allow_unsigned: bool,
     threads: int | None,
+    numa: int | None,
     name: str,
     drain_timeout: float,
     join_timeout: float,
@@ -85,14 +96,20 @@ def join(
 ) -> None:
     """Join the swarm at ADDRESS: a coordinator's HOST:PORT, or the libp2p multiaddr of any member."""
     configure_logs(log_level)
+    prepare_cores(numa)
     # these bring torch; `osai-node --help` must not wait for it
-    from osai.node.device import find_device  # noqa: PLC0415
+    from osai.node.device import check_dtype, choose_dtype, find_device  # noqa: PLC0415
+    from osai.node.engine.quantize import check_quantization  # noqa: PLC0415
+    from osai.node.engine.quantize_torchao import check_torchao  # noqa: PLC0415
     from osai.node.membership import SpanStatus  # noqa: PLC0415
     from osai.node.progress import LoadingProgress  # noqa: PLC0415
     from osai.node.record import NodeFacts  # noqa: PLC0415
     from osai.node.run import run_node  # noqa: PLC0415
 
     found = find_device(device)
+    if dtype != "auto":  # else it is known once the checkpoint is, and checked then
+        check_dtype(choose_dtype(dtype, ""), found)
+    check_torchao(check_quantization(quantize, found.type, choose_dtype(dtype, ""), found.capability), found.type)
     config = NodeConfig(
         address=address,
         wishes=_wishes(models, spans, weights),
@@ -104,8 +121,9 @@ def join(
         allow_unsigned=allow_unsigned,
         device=found.spec,
         dtype=dtype,
+        quantization=quantize,
         memory_bytes=parse_bytes(memory) if memory else found.free_bytes,
-        num_threads=threads,
+        num_threads=threads or default_num_threads(),
         name=name,
         join_deadline_s=join_timeout,
         drain_deadline_s=drain_timeout,
@@ -133,6 +151,9 @@ def health(address: str) -> None:
     if not uvloop.run(is_serving(address, HEALTH_TIMEOUT_S)):
         raise UnavailableError(f"the node at {address} runs, but does not serve yet")
     click.echo("serving")
+
+
+main.add_command(bench)
 
 
 def _wishes(models: tuple[str, ...], spans: tuple[str, ...], weights: tuple[str, ...]) -> tuple[Wish, ...]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from osai.core.layers import LayerRange
 from osai.core.manifest import TrustPolicy
@@ -37,8 +38,9 @@ class NodeConfig:
         allow_unsigned: host models whose manifest no trusted key has signed; such a node is marked.
         device: "cpu", "cuda" or "cuda:N".
         dtype: of weights, activations and KV: "float32", "bfloat16", "float16", or "auto" for the checkpoint's.
+        quantization: of linear weights: "none", "int8", "int4" or "fp8".
         memory_bytes: for weights and KV together.
-        num_threads: torch's threads; None for one a core.
+        num_threads: torch's threads; None for one a physical core.
         name: public name.
         join_deadline_s: how long to look for a coordinator at the start; 20 s covers one that is still starting.
         drain_deadline_s: how long sessions may go on after SIGTERM.
@@ -57,5 +59,11 @@ class NodeConfig:
     memory_bytes: int
     num_threads: int | None
     name: str
+    quantization: Literal["none", "int8", "int4", "fp8"] = "none"
     join_deadline_s: float = 20.0
     drain_deadline_s: float = 30.0
+
+    @property
+    def announced_dtype(self) -> str:
+        """What a coordinator is told that this node runs in: `auto`, `bfloat16`, `auto+int8`."""
+        return self.dtype if self.quantization == "none" else f"{self.dtype}+{self.quantization}"

@@ -5,8 +5,10 @@ import logging
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from osai.core.embedded import MODEL_ID, model_dir
 from osai.core.errors import ManifestError, WeightsError
@@ -14,8 +16,10 @@ from osai.core.frames import FrameShape
 from osai.core.layers import LayerRange
 from osai.core.manifest import SignedManifest, parse, verify
 from osai.node.config import NodeConfig
-from osai.node.device import Device
+from osai.node.device import Device, check_dtype
 from osai.node.engine.engine import Engine
+from osai.node.engine.quantize import Quantization, announced_dtype, check_quantization, planned_bytes
+from osai.node.engine.quantize_torchao import check_torchao
 from osai.node.engine.span_model import load_span
 from osai.node.membership import Assigned, SpanStatus
 from osai.node.ring import ServedSpan
@@ -96,12 +100,20 @@ class Host:
         source = await asyncio.to_thread(open_source, self._source_of(assigned))
         checkpoint = VerifiedCheckpoint(source, signed, counted.add)
         plan = await asyncio.to_thread(self._plan, assigned.layers, signed, checkpoint)
+        quantization = self._check_arithmetic(plan.dtype)
+        plan = replace(plan, weight_bytes=_weight_bytes(plan, signed, quantization))
         plan.check_memory()
         counted.expect(plan.num_bytes)
         tensors = {name: checkpoint.tensor(name) for name in plan.names}
         try:
             model = await asyncio.to_thread(
-                load_span, plan.config, tensors, assigned.layers, dtype=plan.dtype, device=self._device.spec
+                load_span,
+                plan.config,
+                tensors,
+                assigned.layers,
+                dtype=plan.dtype,
+                device=self._device.spec,
+                quantization=quantization,
             )
         except Exception:
             checkpoint.raise_failure()  # the reason, where it was the data; what the loader made of it otherwise
@@ -111,7 +123,15 @@ class Host:
         step_time_s = await self._engine.measure(assigned.model_id)
         log.info("layers %s of %s: %d KV tokens, a step takes %.1f ms", assigned.layers, assigned.model_id,
                  info.num_kv_tokens, step_time_s * 1e3)  # fmt: skip
-        return _loaded(assigned, plan, signed, verified=verified, step_time_s=step_time_s)
+        dtype = announced_dtype(plan.dtype, quantization)
+        return _loaded(assigned, plan, signed, dtype=dtype, verified=verified, step_time_s=step_time_s)
+
+    def _check_arithmetic(self, dtype: torch.dtype) -> Quantization:
+        device = self._device
+        check_dtype(dtype, device)
+        quantization = check_quantization(self._config.quantization, device.type, dtype, device.capability)
+        check_torchao(quantization, device.type)
+        return quantization
 
     def _verify(self, signed: SignedManifest) -> bool:
         try:
@@ -144,8 +164,15 @@ class Host:
         )
 
 
+def _weight_bytes(plan: SpanPlan, signed: SignedManifest, quantization: Quantization) -> int:
+    """Of the span in memory, once it is quantised."""
+    names = set(plan.names)
+    entries = [entry for entry in signed.manifest.tensors if entry.name in names]
+    return sum(planned_bytes(entry.name, entry.shape, quantization, plan.dtype) for entry in entries)
+
+
 def _loaded(
-    assigned: Assigned, plan: SpanPlan, signed: SignedManifest, *, verified: bool, step_time_s: float
+    assigned: Assigned, plan: SpanPlan, signed: SignedManifest, *, dtype: str, verified: bool, step_time_s: float
 ) -> Loaded:
     hosted = HostedSpan(
         key=assigned.model_id,
@@ -163,7 +190,7 @@ def _loaded(
         layers=assigned.layers,
         state="ready",
         manifest_digest=signed.digest,
-        dtype=str(plan.dtype).removeprefix("torch."),
+        dtype=dtype,
         verified=verified,
         step_time_s=step_time_s,
     )

@@ -236,7 +236,7 @@ class NodeProcess:
         ]
         config = self._config
         return control_pb2.Join(
-            record=self._record(), wishes=wishes, dtype=config.dtype, memory_bytes=config.memory_bytes
+            record=self._record(), wishes=wishes, dtype=config.announced_dtype, memory_bytes=config.memory_bytes
         )
 
 

@@ -13,6 +13,7 @@ from osai.core.model import ModelFacts
 from osai.node.device import choose_dtype
 from osai.node.engine.span_model import span_tensor_names
 
+MIN_KV_TOKENS = 48  # a block of a session and the engine's own two: without them it could serve nobody
 MAX_KV_CONTEXTS = 32  # whole contexts for which KV is set aside at most, however much memory there is
 
 
@@ -40,15 +41,17 @@ class SpanPlan:
     memory_bytes: int
 
     def check_memory(self) -> None:
-        """Refuse a span whose weights alone do not fit.
+        """Refuse a span whose weights do not fit, or leave no room for the KV of a session.
 
         Raises:
             AssignmentError: saying how much it takes and how much there is.
         """
-        if self.weight_bytes >= self.memory_bytes:
+        least = MIN_KV_TOKENS * self._kv_token_bytes
+        if self.weight_bytes + least > self.memory_bytes:
             raise AssignmentError(
-                f"layers {self.layers} of {self.model_id} take {_mib(self.weight_bytes)}, and this node has "
-                f"{_mib(self.memory_bytes)} for them; take fewer layers or give more with --memory"
+                f"layers {self.layers} of {self.model_id} take {_mib(self.weight_bytes)}, at least {_mib(least)} more "
+                f"for KV, and this node has {_mib(self.memory_bytes)} for them; take fewer layers or give more with "
+                "--memory"
             )
 
     def kv_bytes(self, loaded_bytes: int) -> int:
@@ -63,8 +66,12 @@ class SpanPlan:
                 f"layers {self.layers} of {self.model_id} took {_mib(loaded_bytes)} and leave nothing for KV of "
                 f"{_mib(self.memory_bytes)}; take fewer layers or give more with --memory"
             )
-        token_bytes = self.facts.max_kv_numbers * self.dtype.itemsize * len(self.layers)
-        return min(room, MAX_KV_CONTEXTS * self.facts.max_context * token_bytes)
+        return min(room, MAX_KV_CONTEXTS * self.facts.max_context * self._kv_token_bytes)
+
+    @property
+    def _kv_token_bytes(self) -> int:
+        """Bytes that a token's KV takes on all layers, at most."""
+        return self.facts.max_kv_numbers * self.dtype.itemsize * len(self.layers)
 
 
 def plan_span(

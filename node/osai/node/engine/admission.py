@@ -1,12 +1,12 @@
 """What the event loop knows of hosted spans and open sessions, and whom it lets in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from osai.core.errors import BadFrameError, InvalidRequestError, UnknownModelError, UnknownSessionError
 from osai.node.engine.api import Input, SessionSpec
-from osai.node.engine.block_table import BlockTable
 from osai.node.engine.input_checks import check_data
-from osai.node.engine.kv_blocks import BlockPool
+from osai.node.engine.kv_span import SpanKV
 from osai.node.engine.options import SpanInfo
 from osai.node.engine.session import Session, tail_state
 from osai.node.engine.span_model import SpanModel
@@ -14,11 +14,11 @@ from osai.node.engine.span_model import SpanModel
 
 @dataclass(slots=True, eq=False)
 class AdmittedSpan:
-    """A hosted span: its model, what was said of it, and who holds its KV blocks."""
+    """A hosted span: its model, what was said of it, and its KV blocks."""
 
     model: SpanModel
     info: SpanInfo
-    pool: BlockPool
+    kv: SpanKV
     sessions: dict[int, Session] = field(default_factory=dict)
 
 
@@ -29,10 +29,9 @@ class Admission:
         self._spans: dict[str, AdmittedSpan] = {}
         self._sessions: dict[int, Session] = {}
 
-    def add_span(self, model: SpanModel, info: SpanInfo) -> None:
+    def add_span(self, model: SpanModel, info: SpanInfo, kv: SpanKV) -> None:
         """Let sessions of a span come."""
-        pool = BlockPool(info.num_kv_tokens // info.block_size, info.block_size)
-        self._spans[info.key] = AdmittedSpan(model, info, pool)
+        self._spans[info.key] = AdmittedSpan(model, info, kv)
 
     def remove_span(self, key: str) -> None:
         """Forget a span, whose sessions must be closed."""
@@ -70,7 +69,7 @@ class Admission:
         """Admit a session.
 
         Raises:
-            InvalidRequestError: if it is open already, or its numbers make no sense.
+            InvalidRequestError: if it is open already, its numbers make no sense, or it could never fit.
             UnknownModelError: if the span is not hosted.
             ResourceExhaustedError: if the span has too few free blocks.
         """
@@ -83,16 +82,25 @@ class Admission:
                 f"generate within {spec.max_total_tokens}"
             )
         tail = tail_state(spec) if span.model.is_tail else None
-        blocks = span.pool.reserve(spec.session, spec.max_total_tokens)
-        session = Session(spec, BlockTable(blocks, span.pool.block_size, span.model.device), tail)
+        kv = span.kv.open(spec)
+        session = Session(spec, kv, tail, next_position=kv.blocks.num_computed)
         self._sessions[spec.session] = span.sessions[spec.session] = session
         return session
 
-    def close(self, session: Session) -> None:
-        """Forget a session; its blocks are free."""
+    def check_cut(self, session: Session, position: int) -> None:
+        """Whether a session can be cut back now; raises as SpanKV.check_cut does."""
+        self._spans[session.spec.span].kv.check_cut(session.kv, position)
+
+    def cut(self, session: Session, position: int) -> None:
+        """Cut back a session of which no rows from `position` on wait; raises as SpanKV.cut does."""
+        self._spans[session.spec.span].kv.cut(session.kv, position)
+        session.next_position = position
+
+    def close(self, session: Session, block_hashes: Sequence[bytes] = (), *, has_failed: bool = False) -> None:
+        """Forget a session; its blocks are free, and stay known by `block_hashes` unless it failed."""
         span = self._spans[session.spec.span]
         del self._sessions[session.spec.session], span.sessions[session.spec.session]
-        span.pool.release(session.spec.session)
+        span.kv.close(session.kv, block_hashes, has_failed=has_failed)
 
     def check_input(self, inp: Input) -> Session:
         """The session to which rows belong, if they fit: at its next position or before it, and within its limit.

@@ -7,23 +7,37 @@ import torch
 
 
 class BlockTable:
-    """The KV blocks of one session, in the order of its tokens.
+    """KV blocks of one session, in the order of its tokens.
+
+    Args:
+        blocks: the blocks.
+        block_size: tokens in a block.
+        device: where slots are wanted.
+        first_block: how many of the session's blocks come before them, and are not kept.
 
     Attributes:
-        slots: int64 [num_blocks * block_size]: token i lies at block * block_size + offset.
+        first: position of the first token kept.
     """
 
-    __slots__ = ("_breaks", "slots")
+    __slots__ = ("_breaks", "_slots", "first")
 
-    def __init__(self, blocks: Sequence[int], block_size: int, device: torch.device | str = "cpu") -> None:
-        first = torch.tensor(blocks, dtype=torch.int64)[:, None] * block_size  # [num_blocks, 1]
-        self.slots = (first + torch.arange(block_size)).flatten().to(device)
+    def __init__(
+        self, blocks: Sequence[int], block_size: int, device: torch.device | str = "cpu", first_block: int = 0
+    ) -> None:
+        starts = torch.tensor(blocks, dtype=torch.int64)[:, None] * block_size  # [num_blocks, 1]
+        self._slots = (starts + torch.arange(block_size)).flatten().to(device)
+        self.first = first_block * block_size
         # token positions at which a block does not lie behind the one before it
-        self._breaks = [i * block_size for i in range(1, len(blocks)) if blocks[i] != blocks[i - 1] + 1]
+        breaks = (i for i in range(1, len(blocks)) if blocks[i] != blocks[i - 1] + 1)
+        self._breaks = [(first_block + i) * block_size for i in breaks]
+
+    def slots(self, first: int, end: int) -> torch.Tensor:
+        """int64 [end - first]: where tokens [first, end) lie, `block * block_size + offset` each."""
+        return self._slots[first - self.first : end - self.first]
 
     def run(self, first: int, end: int) -> slice | None:
         """The slots of tokens [first, end) if they lie in one run, else None."""
-        if bisect_right(self._breaks, end - 1) > bisect_right(self._breaks, first):
+        if self._breaks and bisect_right(self._breaks, end - 1) > bisect_right(self._breaks, first):
             return None
-        start = int(self.slots[first])
+        start = int(self._slots[first - self.first])
         return slice(start, start + end - first)

@@ -11,11 +11,12 @@ from osai.node.engine.api import Input, SessionSpec, StepOutput
 from osai.node.engine.delivery import output_of
 from osai.node.engine.engine_thread import EngineThread
 from osai.node.engine.hosted_span import HostedSpan, StepResult
-from osai.node.engine.mailbox import Mailbox, Step
+from osai.node.engine.mailbox import Mailbox
 from osai.node.engine.options import EngineOptions, SpanInfo
 from osai.node.engine.scheduler import StepScheduler
 from osai.node.engine.session import Session
 from osai.node.engine.span_model import SpanModel
+from osai.node.engine.work import Step
 
 
 class Engine:
@@ -59,13 +60,14 @@ class Engine:
             ResourceExhaustedError: if the budget is too small for one block, or the memory can't be had.
         """
         options = self._options
-        create = partial(HostedSpan.create, span_model, kv_budget_bytes, options.block_size)
+        limits = options.step_limits(span_model.device.type)
+        create = partial(HostedSpan.create, span_model, kv_budget_bytes, options.block_size, limits.max_prefill_tokens)
         hosted = await asyncio.wrap_future(self._mailbox.call(create))
         if self._admission.has_span(key):
             raise InvalidRequestError(f"span {key} is hosted already; remove it first")
         info = hosted.info(key)
-        self._admission.add_span(span_model, info)
-        self._mailbox.host(key, hosted, StepScheduler(options.max_prefill_tokens, options.max_waiting_rows))
+        self._admission.add_span(span_model, info, hosted.kv)
+        self._mailbox.host(key, hosted, StepScheduler(limits))
         return info
 
     async def remove_span(self, key: str) -> None:
@@ -82,42 +84,55 @@ class Engine:
     async def open(self, spec: SessionSpec) -> int:
         """Admit a session and set aside KV blocks for `max_total_tokens`.
 
+        Blocks that hold the prompt's beginning already, by `block_hashes` and within `scope`, are shared. Rows that
+        then begin before what is returned cut the session back to there, see `cut`.
+
         Returns:
             Tokens of the prompt, from the first on, whose keys and values are here already: rows may begin there, or
-            before it.
+            before it. Whole blocks, and less than the prompt.
 
         Raises:
-            InvalidRequestError: if the session is open already, or its numbers make no sense.
+            InvalidRequestError: if the session is open already, its numbers make no sense, or it could never fit.
             UnknownModelError: if the span is not hosted.
             ResourceExhaustedError: if the span has too few free blocks.
         """
         self._mailbox.check_open()
-        self._mailbox.open(self._admission.open(spec))
-        return 0
+        session = self._admission.open(spec)
+        self._mailbox.open(session)
+        return session.next_position
 
     def submit(self, inp: Input) -> None:
         """Queue rows for their step; never waits.
 
-        Rows begin at the session's next position, or before it: then the session is cut back to there first.
+        Rows begin at the session's next position, or before it: then the session is cut back to there first, see `cut`.
 
         Raises:
             UnknownSessionError: if the session is not open.
+            InvalidRequestError: if it can't be cut back so far, or more rows come at once than may ever wait.
             BadFrameError: if the rows leave a gap or pass max_total_tokens, or the data's shape, dtype or values are
                 wrong (hidden states must be finite, token ids in the vocabulary).
-            ResourceExhaustedError: if too many rows wait already.
+            ResourceExhaustedError: if too many rows wait already, or shared blocks can't be replaced.
         """
         self._mailbox.check_open()
         session = self._admission.check_input(inp)
         self._cut(session, inp.rows.position)
-        self._mailbox.add(session, inp)
+        if self._mailbox.add(session, inp):
+            self._loop.call_soon(self._mailbox.flush)  # what else comes in this go of the loop shares the step
         session.next_position = inp.rows.position + inp.rows.count
 
     async def cut(self, session: int, position: int) -> None:
         """Cut a session back: rows at `position` and later are forgotten, those that wait are dropped.
 
+        Blocks that other sessions share are never written: the session gives up those that it would write, and gets
+        others. Layers that see a window keep no more than a session needs to go on, and some blocks before it: the
+        error says from where on it can be cut. To 0 it always can.
+
         Raises:
             UnknownSessionError: if the session is not open.
-            InvalidRequestError: if `position` lies past the session's next one.
+            InvalidRequestError: if `position` lies past the session's next one, or before what its layers with windows
+                have kept.
+            ResourceExhaustedError: if too few blocks are free to replace shared ones: the session can go on from where
+                it is, or be closed.
         """
         self._mailbox.check_open()
         state = self._admission.session(session)
@@ -134,7 +149,7 @@ class Engine:
                 may share those that were computed.
         """
         if (state := self._admission.find(session)) is not None:
-            self._end(state)
+            self._end(state, block_hashes)
 
     async def measure(self, key: str) -> float:
         """Seconds of one decode step of one short session on a span (median of a few).
@@ -143,16 +158,18 @@ class Engine:
             UnknownModelError: if the span is not hosted.
         """
         self._admission.span(key)
-        return await asyncio.wrap_future(self._mailbox.measure(key))
+        seconds = await asyncio.wrap_future(self._mailbox.measure(key))
+        if self._admission.has_span(key):
+            self._mailbox.measured(key, seconds)
+        return seconds
 
     def num_free_kv_tokens(self, key: str) -> int:
-        """Tokens for which new sessions could still get KV blocks on a span.
+        """Tokens, prompt and generated, of the longest session that a span could still take.
 
         Raises:
             UnknownModelError: if the span is not hosted.
         """
-        pool = self._admission.span(key).pool
-        return pool.num_free * pool.block_size
+        return self._admission.span(key).kv.num_free_tokens()
 
     def num_waiting_rows(self, key: str) -> int:
         """Rows of a span that wait for their step.
@@ -175,13 +192,19 @@ class Engine:
             raise DeadlineExceededError(f"the step in hand did not end within {limit} s; its thread is left behind")
 
     def _cut(self, session: Session, position: int) -> None:
-        if position < session.next_position:
-            self._mailbox.drop(session, position)
-            session.next_position = position
+        if position >= session.next_position:
+            return
+        self._admission.check_cut(session, position)
+        self._mailbox.drop(session, position)  # first: what is in hand is stale before blocks change
+        try:
+            self._admission.cut(session, position)
+        except OsaiError:  # the step in hand has let go of a block since the check
+            self._end(session)
+            raise
 
-    def _end(self, session: Session) -> None:
+    def _end(self, session: Session, block_hashes: Sequence[bytes] = (), *, has_failed: bool = False) -> None:
         self._mailbox.close_session(session)
-        self._admission.close(session)
+        self._admission.close(session, block_hashes, has_failed=has_failed)
 
     def _deliver(self, step: Step, result: StepResult, step_time_s: float) -> None:
         """In the thread: hand a step's results to the event loop."""
@@ -191,9 +214,10 @@ class Engine:
         output = output_of(step, result, step_time_s)
         self._mailbox.landed(step)
         for rows, _ in output.failed:
-            self._end(self._admission.session(rows.session))
+            self._end(self._admission.session(rows.session), has_failed=True)
         if output.rows or output.failed:
             self._on_output(output)
+        self._mailbox.flush()  # a node that is head and tail has added the next rows
 
     def _check_thread(self) -> None:
         if (error := self._thread.ended.exception()) is not None:

@@ -1,6 +1,7 @@
 """A span with its KV cache, as the engine thread runs it."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import median
 from typing import Self
@@ -12,7 +13,10 @@ from osai.node.engine.api import Rows, Sampled
 from osai.node.engine.attention import Binding, install
 from osai.node.engine.block_table import BlockTable
 from osai.node.engine.kv_cache import KVCache
-from osai.node.engine.kv_shapes import blocks_in_budget, measure_shapes
+from osai.node.engine.kv_ledger import KVLedger
+from osai.node.engine.kv_plan import plan_kv
+from osai.node.engine.kv_shapes import measure_shapes
+from osai.node.engine.kv_span import SpanKV, StepKV
 from osai.node.engine.layout import Part
 from osai.node.engine.options import SpanInfo
 from osai.node.engine.packed_step import run_packed_step
@@ -41,13 +45,19 @@ class StepResult:
 class HostedSpan:
     """Runs steps of one span. Only the engine thread calls it."""
 
-    def __init__(self, model: SpanModel, binding: Binding, cache: KVCache, kv_bytes_per_token: int) -> None:
-        self.model, self.cache, self.kv_bytes_per_token = model, cache, kv_bytes_per_token
+    def __init__(self, model: SpanModel, binding: Binding, cache: KVCache, kv: SpanKV, kv_bytes_per_token: int) -> None:
+        self.model, self.cache, self.kv, self.kv_bytes_per_token = model, cache, kv, kv_bytes_per_token
         self._binding = binding
 
     @classmethod
-    def create(cls, model: SpanModel, kv_budget_bytes: int, block_size: int) -> Self:
+    def create(cls, model: SpanModel, kv_budget_bytes: int, block_size: int, max_step_rows: int = 512) -> Self:
         """Measure what the layers cache of a token, and allocate as many KV blocks as the budget pays for.
+
+        Args:
+            model: the span.
+            kv_budget_bytes: what its KV may take.
+            block_size: tokens in a block.
+            max_step_rows: rows of a step at most, those of sessions that bring one row left out.
 
         Raises:
             UnknownModelError: if the family's attention is of a kind that is not served.
@@ -55,28 +65,41 @@ class HostedSpan:
         """
         binding = install(model)
         shapes = measure_shapes(model, binding)
-        num_blocks = blocks_in_budget(shapes, block_size, kv_budget_bytes)
-        cache = KVCache(shapes, num_blocks, block_size, model.device)
-        return cls(model, binding, cache, sum(shape.token_bytes for shape in shapes))
+        plan, num_blocks = plan_kv(shapes, block_size, kv_budget_bytes, max_step_rows)
+        cache = KVCache(shapes, num_blocks, block_size, model.device, plan)
+        ledger = KVLedger(plan.windows, num_blocks, block_size, max_step_rows)
+        max_context = int(getattr(model.config, "max_position_embeddings", 0))
+        kv = SpanKV(ledger, cache.scratch_block, max_context, model.device)
+        return cls(model, binding, cache, kv, sum(shape.token_bytes for shape in shapes))
 
     def info(self, key: str) -> SpanInfo:
         """What to say of the span."""
-        size = self.cache.block_size
         return SpanInfo(
             key=key,
             layers=self.model.layers,
-            num_kv_tokens=self.cache.num_blocks * size,
-            block_size=size,
+            num_kv_tokens=self.kv.num_tokens,
+            block_size=self.cache.block_size,
             kv_bytes_per_token=self.kv_bytes_per_token,
             weight_bytes=self.model.weight_bytes,
         )
 
     def run(self, parts: list[StepPart]) -> StepResult:
         """Run one step."""
+        step = self.kv.begin_step(parts)
+        failed: Collection[int] = range(len(parts))
+        try:
+            result = self._run(parts, step)
+            failed = result.failed
+        finally:
+            self.kv.end_step(parts, failed)
+        return result
+
+    def _run(self, parts: list[StepPart], step: StepKV) -> StepResult:
+        self.cache.copy_blocks(step.copies)
         rows = [part.chunk.rows for part in parts]
         draws, logits_of, failed = self._draws(parts)
         data = torch.cat([piece for part in parts for piece in part.chunk.data])
-        layout = [Part(part.session.table, r.position, r.count) for part, r in zip(parts, rows, strict=True)]
+        layout = [Part(t[0], r.position, r.count, t[1:]) for t, r in zip(step.tables, rows, strict=True)]
         out = run_packed_step(self.model, self._binding, self.cache, layout, data, logits_of)
         if self.model.is_tail:
             sampled = _sample(parts, draws, out, failed)
@@ -107,13 +130,14 @@ class HostedSpan:
         """Seconds of a decode step of one session with a block of context, median of a few."""
         span, size = self.model, self.cache.block_size
         table = BlockTable([self.cache.scratch_block], size, span.device)
+        more_tables = (table,) * (self.cache.num_groups - 1)
         row = torch.zeros(1, dtype=torch.int64) if span.is_head else torch.zeros(1, span.hidden_size, dtype=span.dtype)
-        prompt = [Part(table, 0, size - 1)]
+        prompt = [Part(table, 0, size - 1, more_tables)]
         run_packed_step(span, self._binding, self.cache, prompt, torch.cat([row] * (size - 1)))
         times = []
         for _ in range(_NUM_MEASURED_STEPS):
             start = time.perf_counter()
-            out = run_packed_step(span, self._binding, self.cache, [Part(table, size - 1, 1)], row, [0])
+            out = run_packed_step(span, self._binding, self.cache, [Part(table, size - 1, 1, more_tables)], row, [0])
             out.cpu()  # waits for an accelerator
             times.append(time.perf_counter() - start)
         return median(times)

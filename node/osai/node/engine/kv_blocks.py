@@ -1,9 +1,12 @@
-"""Accounts of KV blocks: who holds which, which are shared, which are free. Nothing here touches memory."""
+"""Accounts of KV blocks: who holds which, which hold known tokens, which are free. Nothing here touches memory."""
 
 from bisect import insort
+from collections import OrderedDict
 from collections.abc import Iterable
 
-from osai.core.errors import InvalidRequestError, ResourceExhaustedError, UnknownSessionError
+from osai.core.errors import InternalError, ResourceExhaustedError
+
+BlockKey = tuple[int, str, bytes]  # group, scope, hash: what a registered block holds
 
 
 class FreeRuns:
@@ -49,123 +52,101 @@ class FreeRuns:
 
 
 class BlockPool:
-    """Reference-counted KV blocks of `block_size` tokens, and the block table of each session.
+    """Reference-counted KV blocks, each of one group of layers while it is in use.
 
-    A block is in several tables only after `fork`; it is free again once it is in none.
+    A registered block is known to hold certain tokens: it may have several holders, and is never written. Once nobody
+    holds it, it stays as it is until its memory is wanted: those given back longest ago go first.
     """
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
-        self.num_blocks, self.block_size = num_blocks, block_size
+    def __init__(self, num_blocks: int, num_groups: int = 1) -> None:
+        self.num_blocks = num_blocks
         self._free = FreeRuns(num_blocks)
-        self._num_free = num_blocks
+        self._cached: OrderedDict[int, None] = OrderedDict()  # registered and held by nobody, longest unused first
         self._holders = [0] * num_blocks
-        self._tables: dict[int, list[int]] = {}
+        self._group = [0] * num_blocks
+        self._key: list[BlockKey | None] = [None] * num_blocks
+        self._blocks: dict[BlockKey, int] = {}
+        self._num_held = [0] * num_groups
 
     @property
     def num_free(self) -> int:
-        """Blocks in no table."""
-        return self._num_free
+        """Blocks that nobody holds, those that are still known to hold something among them."""
+        return self.num_blocks - sum(self._num_held)
 
     @property
-    def sessions(self) -> frozenset[int]:
-        """Sessions that have a table."""
-        return frozenset(self._tables)
+    def num_cached(self) -> int:
+        """Blocks that nobody holds, and that are known to hold something."""
+        return len(self._cached)
 
-    def table(self, session: int) -> tuple[int, ...]:
-        """A session's blocks, in the order of its tokens.
+    def num_held(self, group: int) -> int:
+        """Blocks of a group that somebody holds."""
+        return self._num_held[group]
 
-        Raises:
-            UnknownSessionError: if it has no table.
-        """
-        return tuple(self._table(session))
+    def num_holders(self, block: int) -> int:
+        """Tables that a block is in."""
+        return self._holders[block]
 
-    def reserve(self, session: int, num_tokens: int) -> tuple[int, ...]:
-        """Make a session's table, new or not, long enough for `num_tokens`, and give it. All or nothing.
+    def is_writable(self, block: int) -> bool:
+        """Whether its only holder may write it."""
+        return self._key[block] is None and self._holders[block] == 1
 
-        Raises:
-            ResourceExhaustedError: if there are too few free blocks.
-        """
-        table = self._tables.get(session, [])
-        missing = self._num_blocks(num_tokens) - len(table)
-        if missing > self.num_free:
-            raise ResourceExhaustedError(
-                f"{num_tokens} tokens need {missing} more KV blocks of {self.block_size}, and {self.num_free} of "
-                f"{self.num_blocks} are free: try again later, or ask for fewer tokens"
-            )
-        if missing > 0:
-            blocks = self._free.take(missing, after=table[-1] + 1 if table else None)
-            self._num_free -= missing
-            for block in blocks:
-                self._holders[block] = 1
-            table += blocks
-        self._tables[session] = table
-        return tuple(table)
-
-    def fork(self, session: int, child: int, num_tokens: int) -> int:
-        """Give a new session the blocks that hold another's first `num_tokens` tokens; both hold them from now on.
-
-        Returns:
-            The tokens shared: `num_tokens` down to a whole number of blocks, as a shared block is never written again.
+    def take(self, count: int, group: int, after: int | None = None) -> list[int]:
+        """Take blocks that nobody holds, for one holder; they lie behind `after` if they can.
 
         Raises:
-            UnknownSessionError: if `session` has no table.
-            InvalidRequestError: if `child` has one, or `session` has no room for so many tokens.
+            ResourceExhaustedError: if there are too few.
         """
-        table = self._table(session)
-        count = num_tokens // self.block_size
-        if child in self._tables:
-            raise InvalidRequestError(f"session {child} holds KV blocks already; release it first")
-        if count > len(table):
-            raise InvalidRequestError(
-                f"session {session} holds {len(table)} KV blocks, {count} can't be shared of them"
-            )
-        for block in table[:count]:
-            self._holders[block] += 1
-        self._tables[child] = table[:count]
-        return count * self.block_size
+        if count > self.num_free:
+            raise ResourceExhaustedError(f"{count} KV blocks are wanted, and {self.num_free} are free; try again later")
+        evicted = [self._cached.popitem(last=False)[0] for _ in range(count - (self.num_free - len(self._cached)))]
+        for block in evicted:
+            self._forget(block)
+        if evicted:
+            self._free.give(evicted)
+        blocks = self._free.take(count, after) if count else []
+        for block in blocks:
+            self._holders[block], self._group[block] = 1, group
+        self._num_held[group] += count
+        return blocks
 
-    def cut(self, session: int, position: int) -> int:
-        """Let go of the blocks that only hold tokens at `position` and later.
+    def find(self, key: BlockKey) -> int | None:
+        """The block that is known to hold this."""
+        return self._blocks.get(key)
 
-        Returns:
-            The position from which the session may be written again: `position`, or the begin of its block if that is
-            shared, which is then let go of too.
+    def share(self, block: int) -> None:
+        """Give a registered block one more holder."""
+        if self._key[block] is None:
+            raise InternalError(f"KV block {block} is not known to hold anything that could be shared")
+        if self._holders[block] == 0:
+            del self._cached[block]
+            self._num_held[self._group[block]] += 1
+        self._holders[block] += 1
 
-        Raises:
-            UnknownSessionError: if the session has no table.
-            InvalidRequestError: if `position` lies past its blocks.
-        """
-        table = self._table(session)
-        kept = self._num_blocks(position)
-        if kept > len(table):
-            raise InvalidRequestError(
-                f"session {session} can't be cut to {position}: it has room for no more than that"
-            )
-        if position % self.block_size and self._holders[table[kept - 1]] > 1:
-            kept -= 1
-            position = kept * self.block_size
-        dropped = table[kept:]
-        del table[kept:]
-        self._let_go(dropped)
-        return position
-
-    def release(self, session: int) -> None:
-        """Let go of all of a session's blocks. A session without a table is no error."""
-        self._let_go(self._tables.pop(session, []))
-
-    def _let_go(self, blocks: list[int]) -> None:
+    def give(self, blocks: Iterable[int]) -> None:
+        """One holder lets go of these blocks. Of those that stay known, the first are the first to be forgotten."""
         freed = []
         for block in blocks:
             self._holders[block] -= 1
             if self._holders[block] == 0:
-                freed.append(block)
-        self._free.give(freed)
-        self._num_free += len(freed)
+                self._num_held[self._group[block]] -= 1
+                if self._key[block] is None:
+                    freed.append(block)
+                else:
+                    self._cached[block] = None
+        if freed:
+            self._free.give(freed)
 
-    def _num_blocks(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.block_size)
+    def register(self, block: int, key: BlockKey) -> None:
+        """A held block holds this from now on; not if another is known to already, or it is known by another name."""
+        if self._key[block] is None and key not in self._blocks:
+            self._key[block], self._blocks[key] = key, block
 
-    def _table(self, session: int) -> list[int]:
-        if session not in self._tables:
-            raise UnknownSessionError(f"session {session} holds no KV blocks")
-        return self._tables[session]
+    def withdraw(self, block: int) -> None:
+        """A held block is no longer believed to hold anything known."""
+        self._forget(block)
+
+    def _forget(self, block: int) -> None:
+        key = self._key[block]
+        if key is not None:
+            del self._blocks[key]
+            self._key[block] = None

@@ -2,46 +2,32 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
 from osai.core.errors import InternalError, ResourceExhaustedError
 from osai.node.engine.attention import How, attend
-from osai.node.engine.layout import Read, StepLayout
-from osai.node.engine.windows import Window
+from osai.node.engine.cpu_attention import attend_singles
+from osai.node.engine.kernels.library import load_kernels
+from osai.node.engine.kv_plan import OWN_BLOCKS, KVPlan, LayerShape, full_plan
+from osai.node.engine.kv_reads import GroupLayout, Read
+from osai.node.engine.layout import StepLayout
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerShape:
-    """What one layer caches of one token.
-
-    Attributes:
-        key: (heads, dim) of what the layer hands to `update` first.
-        value: (heads, dim) of what it hands second.
-        dtype: of both.
-        window: which keys its queries may see.
-        expands: whether the layer makes keys and values of the cached tensors after `update`, as latent attention
-            does; then `update` must hand back the sessions' whole past.
-    """
-
-    key: tuple[int, int]
-    value: tuple[int, int]
-    dtype: torch.dtype
-    window: Window
-    expands: bool
-
-    @property
-    def token_bytes(self) -> int:
-        """Bytes of one token."""
-        return (self.key[0] * self.key[1] + self.value[0] * self.value[1]) * self.dtype.itemsize
+__all__ = ["KVCache", "LayerShape"]
 
 
 class KVCache:
     """Keys and values of every layer of a span, allocated once.
 
-    There are `num_blocks` blocks for sessions, one that is all zeros and pads gathered keys, and one for measurements.
-    A row is only ever read by the session that wrote it.
+    There are `num_blocks` blocks for sessions, one that is all zeros and pads gathered keys, and one for measurements
+    and rows that nobody wants. A row is only ever read by sessions that it belongs to.
+
+    Args:
+        shapes: what each layer caches.
+        num_blocks: for sessions.
+        block_size: tokens in a block.
+        device: where it lies.
+        plan: which layers share pages; None for one group of all.
 
     Raises:
         ResourceExhaustedError: if the memory can't be had.
@@ -50,18 +36,26 @@ class KVCache:
     is_compileable = False  # transformers asks
 
     def __init__(
-        self, shapes: Sequence[LayerShape], num_blocks: int, block_size: int, device: torch.device | str = "cpu"
+        self,
+        shapes: Sequence[LayerShape],
+        num_blocks: int,
+        block_size: int,
+        device: torch.device | str = "cpu",
+        plan: KVPlan | None = None,
     ) -> None:
+        plan = plan or full_plan(shapes)
         self.num_blocks, self.block_size, self.device = num_blocks, block_size, torch.device(device)
         self.null_block, self.scratch_block = num_blocks, num_blocks + 1
-        self._shapes = tuple(shapes)
+        self.num_groups = len(plan.groups)
+        self._shapes, self._places = tuple(shapes), plan.places
         self._layout: StepLayout | None = None
-        rows = (num_blocks + 2) * block_size
+        self._kernels = load_kernels() if self.device.type == "cpu" else None
+        rows = (num_blocks + OWN_BLOCKS) * block_size
         try:  # each [rows, heads, dim]; zeros are written, so that the memory is there from now on
-            self._keys = [torch.empty(rows, *s.key, dtype=s.dtype, device=device).zero_() for s in shapes]
-            self._values = [torch.empty(rows, *s.value, dtype=s.dtype, device=device).zero_() for s in shapes]
+            self._keys = [torch.empty(rows, *s.key, dtype=s.dtype, device=device).zero_() for s in plan.stores]
+            self._values = [torch.empty(rows, *s.value, dtype=s.dtype, device=device).zero_() for s in plan.stores]
         except (RuntimeError, MemoryError) as e:  # torch's out-of-memory errors are RuntimeErrors
-            total = sum(s.token_bytes for s in shapes) * rows
+            total = plan.token_bytes * rows
             raise ResourceExhaustedError(f"can't allocate {total} bytes of KV cache: lower its budget ({e})") from e
 
     @property
@@ -94,7 +88,7 @@ class KVCache:
             The two as they came, or, where the layer expands them, each session's whole past, packed:
             [1, heads, sum of the parts' ends, dim].
         """
-        layout, keys, values = self.layout, self._keys[layer_idx], self._values[layer_idx]
+        layout, keys, values = self.storage(layer_idx)
         keys.index_copy_(0, layout.slots, key[0].transpose(0, 1))
         values.index_copy_(0, layout.slots, value[0].transpose(0, 1))
         if not self._shapes[layer_idx].expands:
@@ -105,13 +99,27 @@ class KVCache:
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How) -> torch.Tensor:
         """Attention of a packed row: [1, heads, num_tokens, query_dim] to [1, heads, num_tokens, value_dim]."""
         shape = self._shapes[layer]
+        layout, keys, values = self.storage(layer)
         if shape.expands:
             keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
-        else:
-            keys, values = self._keys[layer], self._values[layer]
-        reads = self.layout.reads(shape.window, from_past=shape.expands)
-        outs = [_attend_read(read, query, keys, values, how) for read in reads]
+        outs, by_kernel = [], self._kernels is not None and not shape.expands and self._kernels.can(query.dtype)
+        if by_kernel and self._kernels is not None and self.layout.num_single:
+            outs.append(attend_singles(self._kernels, query, keys, values, layout.seen(shape.window), how))
+        reads = layout.reads(shape.window, from_past=shape.expands, without_singles=by_kernel)
+        outs += [_attend_read(read, query, keys, values, how) for read in reads]
         return outs[0] if len(outs) == 1 else torch.cat(outs, 2)
+
+    def storage(self, layer: int) -> tuple[GroupLayout, torch.Tensor, torch.Tensor]:
+        """Where the step in hand lies in a layer's pages, and its keys and values, each [rows, heads, dim]."""
+        group, place = self._places[layer]
+        return self.layout.group(group), self._keys[place], self._values[place]
+
+    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks (from, to), one after the other."""
+        size = self.block_size
+        for source, target in copies:
+            for store in (*self._keys, *self._values):
+                store[target * size : (target + 1) * size] = store[source * size : (source + 1) * size]
 
     def get_seq_length(self, _layer_idx: int = 0) -> torch.Tensor:
         """int64 [num_tokens], what to add to a row's place in the packed row to get its position.

@@ -3,9 +3,9 @@
 import torch
 from transformers.cache_utils import get_layer_types_and_kwargs
 
-from osai.core.errors import ResourceExhaustedError, UnknownModelError
+from osai.core.errors import UnknownModelError
 from osai.node.engine.attention import Binding, How, attend
-from osai.node.engine.kv_cache import LayerShape
+from osai.node.engine.kv_plan import LayerShape
 from osai.node.engine.span_model import SpanModel
 from osai.node.engine.text_model import TransformersConfig
 from osai.node.engine.windows import Window
@@ -85,19 +85,3 @@ def _windows(config: TransformersConfig) -> list[Window]:
         else:
             raise UnknownModelError(f"layers of kind {kind!r} are not served: osai caches keys and values alone")
     return windows
-
-
-def blocks_in_budget(shapes: tuple[LayerShape, ...], block_size: int, kv_budget_bytes: int) -> int:
-    """KV blocks for sessions that a budget pays for; two more are the cache's own.
-
-    Raises:
-        ResourceExhaustedError: if there is not one.
-    """
-    block_bytes = sum(shape.token_bytes for shape in shapes) * block_size
-    num_blocks = kv_budget_bytes // block_bytes - 2
-    if num_blocks < 1:
-        raise ResourceExhaustedError(
-            f"a KV budget of {kv_budget_bytes} bytes is too small: a block of {block_size} tokens takes {block_bytes} "
-            f"bytes, and at least 3 are needed; give {3 * block_bytes} bytes or more"
-        )
-    return num_blocks

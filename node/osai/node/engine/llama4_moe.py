@@ -14,12 +14,12 @@ from osai.node.engine.text_model import TransformersModel
 _MOE_CLASS = "Llama4TextMoe"
 
 
-def install_sparse_experts(model: TransformersModel) -> int:
-    """Replace the forward of every Llama 4 mixture of experts in a model; how many there were."""
+def install_sparse_experts(model: TransformersModel) -> list[TransformersModel]:
+    """Replace the forward of every Llama 4 mixture of experts in a model; those that there were."""
     modules = [module for module in model.modules() if type(module).__name__ == _MOE_CLASS]
     for module in modules:
         module.forward = MethodType(_sparse_forward, module)
-    return len(modules)
+    return modules
 
 
 def _sparse_forward(self: TransformersModel, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,11 +28,32 @@ def _sparse_forward(self: TransformersModel, hidden_states: torch.Tensor) -> tup
     logits = functional.linear(hidden, self.router.weight)  # [num_tokens, num_experts]
     scores, chosen = logits.topk(self.top_k, dim=-1)  # each [num_tokens, top_k]
     weights = torch.sigmoid(scores.float()).to(hidden.dtype)
-    scaled = hidden[:, None] * weights[..., None]  # [num_tokens, top_k, hidden_size]
+    experts, order = chosen.reshape(-1).sort(stable=True)  # each [num_pairs]
+    scaled = (hidden[order // self.top_k] * weights.reshape(-1)[order, None]).contiguous()  # by expert
+    routed = _by_linears if hasattr(self.experts, "osai_linears") else _by_groups
+    outs = torch.empty_like(scaled)
+    outs[order] = routed(self.experts, scaled, experts)
     out: torch.Tensor = self.shared_expert(hidden)
-    gate_up, down, act = self.experts.gate_up_proj, self.experts.down_proj, self.experts.act_fn
-    for expert in torch.unique(chosen).tolist():
-        tokens, ranks = (chosen == expert).nonzero(as_tuple=True)
-        gate, up = (scaled[tokens, ranks] @ gate_up[expert]).chunk(2, dim=-1)
-        out.index_add_(0, tokens, (up * act(gate)) @ down[expert])
+    for rank in outs.view(-1, self.top_k, self.hidden_dim).unbind(1):
+        out += rank
     return out, logits
+
+
+def _by_linears(experts: TransformersModel, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Rows [num_pairs, hidden_size], of experts in rising order, through linear layers of the experts' own."""
+    linears = experts.osai_linears
+    numbers, counts = torch.unique_consecutive(ids, return_counts=True)
+    outs = []
+    for expert, part in zip(numbers.tolist(), torch.split(rows, counts.tolist()), strict=True):
+        gate, up = linears.first[expert](part).chunk(2, dim=-1)
+        outs.append(linears.last[expert](up * experts.act_fn(gate)))
+    return torch.cat(outs) if outs else rows
+
+
+def _by_groups(experts: TransformersModel, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """As `_by_linears`, by one kernel for all experts and without a word to the host: it can be captured in a graph."""
+    num_experts = experts.gate_up_proj.shape[0]
+    numbers = torch.arange(num_experts, device=ids.device)
+    ends = torch.searchsorted(ids, numbers, right=True).to(torch.int32)  # [num_experts], of each expert's rows
+    gate, up = functional.grouped_mm(rows, experts.gate_up_proj, offs=ends).chunk(2, dim=-1)
+    return functional.grouped_mm((up * experts.act_fn(gate)).contiguous(), experts.down_proj, offs=ends)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from osai.core.errors import InvalidRequestError
 from osai.core.sampling import SamplingParams
-from osai.node.engine.api import SessionSpec
-from osai.node.engine.block_table import BlockTable
+from osai.node.engine.api import Rows, SessionSpec
+from osai.node.engine.kv_span import SessionKV
 from osai.node.engine.sampling import Draw
 from osai.node.engine.scheduler import Chunk
 
@@ -49,13 +49,13 @@ class Session:
 
     Attributes:
         spec: what the shell asked for.
-        table: where its keys and values lie.
+        kv: its keys and values.
         tail: None unless the span is the tail.
         next_position: of the next row that fits without a cut; the event loop's.
     """
 
     spec: SessionSpec
-    table: BlockTable
+    kv: SessionKV
     tail: TailState | None
     next_position: int = field(default=0)
 
@@ -73,12 +73,38 @@ class StepPart:
     Attributes:
         session: whose.
         chunk: its rows.
-        stale: whether the rows were cut or the session closed since the step was taken; the event loop's.
+        cut_at: the lowest position to which the session was cut back since the step was taken, if that is among the
+            rows or before them; 0 if it was closed. The event loop's.
     """
 
     session: Session
     chunk: Chunk
-    stale: bool = False
+    cut_at: int | None = None
+
+    @property
+    def kv(self) -> SessionKV:
+        """The session's KV."""
+        return self.session.kv
+
+    @property
+    def rows(self) -> Rows:
+        """The chunk's rows."""
+        return self.chunk.rows
+
+    @property
+    def stale(self) -> bool:
+        """Whether some of the rows were cut, or the session closed, since the step was taken."""
+        return self.cut_at is not None
+
+    @property
+    def num_good(self) -> int:
+        """Rows, from the first on, that were not."""
+        return self.rows.count if self.cut_at is None else max(0, self.cut_at - self.rows.position)
+
+    def cut(self, position: int) -> None:
+        """The session was cut back to `position`."""
+        if position < self.rows.position + self.rows.count:
+            self.cut_at = position if self.cut_at is None else min(self.cut_at, position)
 
 
 def tail_state(spec: SessionSpec) -> TailState:

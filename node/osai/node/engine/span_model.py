@@ -1,28 +1,28 @@
 """Loads decoder layers [start, end) of any causal language model that transformers knows, and runs them.
 
 There is no code for single families here: transformers renames, fuses and ties the checkpoint's tensors itself. The
-functions that do so are internal to it, are imported here and nowhere else, and fix its version in pyproject.toml.
+functions that do so are internal to it, are imported here and in `loading` alone, and fix its version in
+pyproject.toml.
 """
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-from transformers.modeling_utils import LoadStateDictConfig
 
-from osai.core.errors import WeightsError
 from osai.core.layers import LayerRange
+from osai.node.engine.experts import install_experts
+from osai.node.engine.fused import fuse
 from osai.node.engine.kernels.library import load_kernels
-from osai.node.engine.llama4_moe import install_sparse_experts
-from osai.node.engine.loading import quiet, read_one_by_one
-from osai.node.engine.packed_linear import PackedLinear, pack_linears
-from osai.node.engine.text_model import Absent, Skeleton, TransformersModel, build
+from osai.node.engine.loading import fill, quiet
+from osai.node.engine.packed_linear import pack_linears
+from osai.node.engine.quantize import Quantization, stored_bytes
+from osai.node.engine.quantize_load import LoadQuantizer
+from osai.node.engine.text_model import Absent, Skeleton, build
 
 # Where checkpoints of several towers keep the text model, and where the text model alone has it.
 _TEXT_PREFIXES = (("model.language_model.", "model."), ("language_model.model.", "model."), ("language_model.", ""))
-_NUM_NAMED = 5  # tensors that an error names before it says how many more
 
 
 class SpanModel:
@@ -36,12 +36,20 @@ class SpanModel:
         config: transformers' configuration of the span alone.
         dtype: of hidden states, and of weights but for those that the family keeps in float32.
         device: where the weights are.
+        quantization: of linear weights.
     """
 
-    def __init__(self, skeleton: Skeleton, layers: LayerRange, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        layers: LayerRange,
+        dtype: torch.dtype,
+        device: torch.device,
+        quantization: Quantization = "none",
+    ) -> None:
         self.layers, self.num_layers = layers, skeleton.num_layers
         self.model, self.decoder, self.config = skeleton.model, skeleton.decoder, skeleton.config
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.quantization = dtype, device, quantization
         self.is_head, self.is_tail = layers.start == 0, layers.end == skeleton.num_layers
         self.hidden_size, self.vocab_size = int(self.config.hidden_size), int(self.config.vocab_size)
 
@@ -49,8 +57,8 @@ class SpanModel:
     def weight_bytes(self) -> int:
         """What parameters and buffers take in memory."""
         tensors = (*self.model.parameters(), *self.model.buffers())
-        plain: int = sum(t.numel() * t.element_size() for t in tensors)
-        return plain + sum(module.weight_bytes for module in self.model.modules() if isinstance(module, PackedLinear))
+        packed = [getattr(module, "weight_bytes", 0) for module in self.model.modules()]  # held outside parameters
+        return sum(map(stored_bytes, tensors)) + sum(packed)
 
     def forward(
         self, data: torch.Tensor, cache: object, position_ids: torch.Tensor, logits_to_keep: torch.Tensor
@@ -83,6 +91,7 @@ def load_span(
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
     pack: bool = True,
+    quantization: Quantization = "none",
 ) -> SpanModel:
     """Load a span.
 
@@ -93,8 +102,10 @@ def load_span(
         dtype: of the weights in memory, whatever the checkpoint's.
         device: where they go.
         pack: whether linear layers on a CPU get their weights packed for oneDNN, see `packed_linear`.
+        quantization: of linear weights, checked by `quantize.check_quantization`.
 
     Raises:
+        AssignmentError: if the span has no layer that can be quantised so.
         UnknownModelError: if the model is of no kind that can be cut into spans.
         WeightsError: if tensors are missing or of a wrong shape, or what `tensors` raises on reading.
         InvalidRequestError: if the layers reach past the model's last.
@@ -102,15 +113,28 @@ def load_span(
     with quiet():
         skeleton = _cut(config, layers, dtype)
         wanted = {text: tensors[name] for name, text in _needed(skeleton, tensors)}
-        _fill(skeleton.model, wanted, dtype, torch.device(device))
+        quantizer = None if quantization == "none" else LoadQuantizer(skeleton.model, quantization, dtype)
+        fill(skeleton.model, wanted, dtype, torch.device(device), quantizer)
         skeleton.renumber(layers)
-        install_sparse_experts(skeleton.model)
+        splits = pack and torch.device(device).type == "cpu"
+        install_experts(skeleton.model, skeleton.config, load_kernels() if splits else None, split=splits)
         if layers.start > 0:  # a tied tail needed it to find its LM head's weight
             skeleton.decoder.set_input_embeddings(Absent())
-        if pack:
-            pack_linears(skeleton.model, load_kernels())
+        if quantizer:
+            quantizer.finish(skeleton.model)
         skeleton.check_passes_through()
-    return SpanModel(skeleton, layers, dtype, torch.device(device))
+        span = SpanModel(skeleton, layers, dtype, torch.device(device), quantization)
+        if pack:
+            _pack(span)
+    return span
+
+
+def _pack(span: SpanModel) -> None:
+    """Bring weights and modules into the form in which this machine's CPU runs them fastest."""
+    kernels = load_kernels() if span.device.type == "cpu" else None
+    if kernels is not None:
+        fuse(span, kernels)
+    pack_linears(span.model, kernels)
 
 
 def span_tensor_names(config: Mapping[str, object], names: Iterable[str], layers: LayerRange) -> list[str]:
@@ -145,32 +169,3 @@ def _text_name(name: str) -> str:
         if name.startswith(prefix):
             return plain + name.removeprefix(prefix)
     return name
-
-
-def _fill(model: TransformersModel, tensors: dict[str, object], dtype: torch.dtype, device: torch.device) -> None:
-    """Have transformers load `tensors` into the skeleton, and see that nothing is left out."""
-    mapping = get_model_conversion_mapping(model)
-    fuses = any(isinstance(entry, WeightConverter) for entry in mapping)
-    plan = model._get_dtype_plan(dtype)  # noqa: SLF001
-    load = LoadStateDictConfig(dtype=dtype, device_map={"": device}, dtype_plan=plan, weight_mapping=mapping)
-    with read_one_by_one() if fuses else contextlib.nullcontext():
-        info, _ = model._load_pretrained_model(model, tensors, None, load)  # noqa: SLF001
-    _refuse(
-        [
-            *(f"{name} is {list(found)}, not {list(wanted)}" for name, found, wanted in sorted(info.mismatched_keys)),
-            *(f"{name} can't be made: {_last_line(why)}" for name, why in sorted(info.conversion_errors.items())),
-        ]
-    )
-    info = model._finalize_model_loading(model, load, info)  # noqa: SLF001
-    left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
-    _refuse([f"{name} is missing" for name in sorted({*info.missing_keys, *left})])
-
-
-def _refuse(faults: list[str]) -> None:
-    if faults:
-        more = f" and {len(faults) - _NUM_NAMED} more" if len(faults) > _NUM_NAMED else ""
-        raise WeightsError(f"the checkpoint does not fit its config.json: {'; '.join(faults[:_NUM_NAMED])}{more}")
-
-
-def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2]

@@ -28,12 +28,21 @@ class Window:
         return 0
 
     def first_read(self, position: int) -> int:
-        """Position of the first key to hand to attention along with a mask.
+        """Position of the first key to hand to attention along with a mask, and so of the first that is kept.
 
         For chunks this is further back than need be: transformers does so, and in bf16 the number of keys, even masked
-        ones, decides how sums are rounded. A session alone in its step is to get the very same numbers.
+        ones, decides how sums are rounded. A session alone in its step is to get the very same numbers. After a shared
+        prefix, of which there may be no more than what is seen, it is what is there.
         """
         return max(0, position - self.size + 1) if self.kind == "chunked" else self.first_key(position)
+
+    def first_position(self, first_key: int) -> int:
+        """The first position whose query sees no key before `first_key`."""
+        if first_key == 0:
+            return 0
+        if self.kind == "chunked":
+            return -(-first_key // self.size) * self.size
+        return first_key + self.size - 1
 
     def mask(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Which query sees which key.

@@ -1,0 +1,62 @@
+"""Between frames on the host and tensors on the device."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+
+class Copies(Protocol):
+    """How a step's data come to the device, and its results go."""
+
+    def to_device(self, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Pieces [count, ...] of one dtype, on the host, as one tensor on the device."""
+        ...
+
+    def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A device's tensor on the host, contiguous, complete, and nobody else's."""
+        ...
+
+
+class HostCopies:
+    """Where the host is the device."""
+
+    def to_device(self, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+        """See Copies."""
+        return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+
+    def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See Copies."""
+        return tensor.contiguous()
+
+
+class PinnedCopies:
+    """By way of page-locked memory, from and to which a GPU copies by itself, at the bus's full speed.
+
+    torch keeps freed page-locked memory for the next step, and hands none out that a copy still reads: so each step
+    asks for its own, and no buffer here has to be waited for.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+    def to_device(self, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+        """See Copies. Returns at once; what the stream runs later finds the data there."""
+        count = sum(len(piece) for piece in pieces)
+        staged = torch.empty(count, *pieces[0].shape[1:], dtype=pieces[0].dtype, pin_memory=True)
+        torch.cat(list(pieces), out=staged)
+        return staged.to(self._device, non_blocking=True)
+
+    def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See Copies. Waits for this copy and what went before it, not for the whole device."""
+        landed = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        landed.copy_(tensor, non_blocking=True)
+        self._done.record()
+        self._done.synchronize()
+        return landed
+
+
+def copies_for(device: torch.device) -> Copies:
+    """What fits the device."""
+    return PinnedCopies(device) if device.type == "cuda" else HostCopies()
