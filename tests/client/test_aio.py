@@ -46,6 +46,25 @@ async def test_complete_puts_the_whole_together() -> None:
     assert completion.pipeline[2].address == "127.0.0.1:9002"
 
 
+async def test_cached_prompt_tokens_are_told_first_and_of_the_whole() -> None:
+    fake = FakeCoordinator(
+        lambda _: [started(num_prompt_tokens=40, num_cached_tokens=32), chunk(0, [1], "a"), finished(1)]
+    )
+    with serving(fake) as address:
+        async with AsyncClient(address) as client:
+            first, *_ = await collected(client)
+            completion = await client.complete("x")
+    assert isinstance(first, Started)
+    assert (first.num_cached_tokens, completion.num_cached_tokens) == (32, 32)
+
+
+async def test_more_cached_tokens_than_the_prompt_has_are_not_believed() -> None:
+    with serving(FakeCoordinator(lambda _: [started(num_prompt_tokens=4, num_cached_tokens=5)])) as address:
+        async with AsyncClient(address) as client:
+            with pytest.raises(errors.BadFrameError, match="5 of 4 prompt tokens were cached"):
+                await collected(client)
+
+
 async def test_logprobs_come_where_asked_for() -> None:
     def script(request: client_pb2.GenerateRequest) -> Iterable[Event]:
         assert request.sampling.num_logprobs == 1

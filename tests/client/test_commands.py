@@ -25,7 +25,7 @@ def test_text_goes_to_stdout_and_figures_to_stderr() -> None:
     result = generate(FakeCoordinator(), "once")
     assert result.exit_code == 0
     assert result.stdout == "All the world's a stage\n"
-    assert "5 tokens (length), first after 0.25 s, then 40.0 tokens/s, seed 7" in result.stderr
+    assert "5 tokens (length), first after 0.25 s, then 40.0 tokens/s, seed 7; node-0" in result.stderr
     assert "node-0 [0:2] > node-1 [2:4] > node-2 [4:6]" in result.stderr
 
 
@@ -38,7 +38,12 @@ def test_json_is_one_line_of_exactly_these_keys() -> None:
         "token_ids": [10, 11, 12, 13, 14],
         "text": "All the world's a stage",
         "finish_reason": "length",
-        "usage": {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9},
+        "usage": {
+            "prompt_tokens": 4,
+            "completion_tokens": 5,
+            "total_tokens": 9,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        },
         "timings": {"ttft_s": 0.25, "decode_tokens_per_s": 40.0},
         "pipeline": [
             {"node": "node-0", "start": 0, "end": 2},
@@ -46,6 +51,13 @@ def test_json_is_one_line_of_exactly_these_keys() -> None:
             {"node": "node-2", "start": 4, "end": 6},
         ],
     }
+
+
+def test_cached_prompt_tokens_are_told() -> None:
+    fake = FakeCoordinator(lambda _: [started(num_cached_tokens=3), chunk(0, [1], "a"), finished(1)])
+    assert "seed 7, 3 of 4 prompt tokens cached; node-0" in generate(fake, "x").stderr
+    usage = json.loads(generate(fake, "x", "--json").stdout)["usage"]
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 3}
 
 
 def test_logprobs_come_with_json_alone() -> None:

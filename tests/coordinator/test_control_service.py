@@ -180,9 +180,14 @@ async def test_leaving_is_noted(tokenizer: Tokenizer, caplog: pytest.LogCaptureF
             "reach past",
         ),
         (
-            Message(join=control_pb2.Join(record=record(), wishes=[control_pb2.Wish()])),
+            Message(join=control_pb2.Join(record=record(), wishes=[control_pb2.Wish()], dtype="auto")),
             AssignmentError,
             "not one layer",
+        ),
+        (
+            Message(join=control_pb2.Join(record=record(), wishes=[control_pb2.Wish()], dtype="bfloat16+int3")),
+            InvalidRequestError,
+            "precision 'bfloat16+int3' is not known here",
         ),
     ],
 )

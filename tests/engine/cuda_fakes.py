@@ -1,11 +1,19 @@
-"""Kernels that do on the CPU what those of a GPU are documented to do, and pages of known keys and values."""
+"""Kernels that do on the CPU what those of a GPU are documented to do, and pages of known keys and values.
 
-from collections.abc import Sequence
+The capture is make_fx's: like a CUDA graph, a replay runs the tensor operations that were recorded and none of the
+Python between them, so what was worked out on the host is frozen.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from osai.node.engine.attention import How, attend
+from osai.node.engine.cuda_capture import Graph
+from osai.node.engine.cuda_copies import PlainCopies
 from osai.node.engine.cuda_pages import PagedRows
 from osai.node.engine.windows import Window
 
@@ -133,3 +141,45 @@ class Pages:
             outs.append(out[0].transpose(0, 1))
             row += part.count
         return torch.cat(outs)
+
+
+class Recorded:
+    """A replayable recording of a function's tensor operations."""
+
+    def __init__(self, run: Callable[[], torch.Tensor]) -> None:
+        self._graph = make_fx(lambda _: run(), tracing_mode="real")(torch.zeros(1))
+        self.out = self._graph(torch.zeros(1))
+        self.num_replays = 0
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        self.out.copy_(self._graph(torch.zeros(1)))
+        self.num_replays += 1
+
+
+class Recorder:
+    """Stands in for CudaCapture."""
+
+    def __init__(self) -> None:
+        self.graphs: list[Recorded] = []
+
+    def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[Graph, torch.Tensor]:
+        with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+            patch.setattr(torch, "inference_mode", torch.no_grad)  # in inference mode make_fx records nothing
+            run()  # the warm-up
+            self.graphs.append(Recorded(run))
+        return self.graphs[-1], self.graphs[-1].out
+
+
+class AwayCopies(PlainCopies):
+    """Copies results, as from a device's memory, which later steps overwrite; counts how often the device is idle."""
+
+    def __init__(self) -> None:
+        super().__init__(CPU)
+        self.num_waits = 0
+
+    def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.clone(memory_format=torch.contiguous_format)
+
+    def wait(self) -> None:
+        self.num_waits += 1

@@ -24,7 +24,8 @@ from engine.cuda_fakes import (
     Pages,
     fake_varlen,
 )
-from osai.node.engine.attention import How
+from osai.node.engine import cuda_attention
+from osai.node.engine.attention import How, attend
 from osai.node.engine.cuda_attention import GatheredAttention, PagedAttention, VarlenAttention
 from osai.node.engine.cuda_backends import AttentionKind, PagedBackends, backends_for, choose_backend
 from osai.node.engine.cuda_flashinfer import FlashInferAttention
@@ -63,6 +64,24 @@ def test_each_way_gives_what_dense_attention_gives(
     backend.prepare(plan)
     got = backend.attend(query, pages.keys, pages.values, plan, window, how)
     torch.testing.assert_close(got, pages.want(query, parts, window, how), rtol=1e-4, atol=1e-5)
+
+
+def test_sessions_of_very_unlike_lengths_are_gathered_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded to the longest, their keys could take more memory than there is."""
+    monkeypatch.setattr(cuda_attention, "_MAX_GATHERED_KEYS", 50)
+    pages, shapes = Pages(4, seed=0), list[torch.Size]()
+
+    def noting(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, how: How) -> torch.Tensor:
+        shapes.append(k.shape)
+        return attend(q, k, v, mask, how)
+
+    parts = [pages.rows(position, 1) for position in (3, 39, 9)]
+    query = torch.randn(3, HEADS, DIM, generator=pages.generator)
+    plan = PagedPlan.of(parts, 4, NULL, SCRATCH, CPU)
+    monkeypatch.setattr(cuda_attention, "attend", noting)
+    got = make("gathered").attend(query, pages.keys, pages.values, plan, FULL, PLAIN)
+    assert [(shape[0], shape[2]) for shape in shapes] == [(1, 4), (1, 40), (1, 10)]
+    torch.testing.assert_close(got, pages.want(query, parts, FULL, PLAIN), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gathered", "varlen", "flashinfer"])

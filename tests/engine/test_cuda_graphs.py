@@ -1,8 +1,4 @@
-"""Decode steps through buckets, buffers and replays.
-
-The capture is make_fx's: like a CUDA graph, a replay runs the tensor operations that were recorded and none of the
-Python between them, so what was worked out on the host is frozen.
-"""
+"""Decode steps through buckets, buffers and replays."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,48 +8,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.fx.experimental.proxy_tensor import make_fx
 
+from engine.cuda_fakes import CPU, Recorder
 from families.fixtures import Checkpoints
 from families.reference import generate_greedy, lazy_tensors, load_whole, read_config
 from osai.core.layers import LayerRange
 from osai.node.engine import cuda_graphs
 from osai.node.engine.attention import install
 from osai.node.engine.cuda_backends import backends_for
-from osai.node.engine.cuda_cache import PagedLayer, PagedStepCache, run_buffers, run_paged
-from osai.node.engine.cuda_copies import HostCopies, copies_for
-from osai.node.engine.cuda_graphs import BATCH_BUCKETS, Graph, GraphedSteps, StepBuffers, bucket_of
+from osai.node.engine.cuda_cache import PagedStepCache, run_buffers, run_paged
+from osai.node.engine.cuda_capture import Graph
+from osai.node.engine.cuda_copies import PlainCopies, copies_for
+from osai.node.engine.cuda_graphs import BATCH_BUCKETS, MAX_BUCKET_BLOCKS, GraphedSteps, StepBuffers, bucket_of
 from osai.node.engine.cuda_pages import PagedPlan, PagedRows
+from osai.node.engine.kv_pages import PagedLayer
 from osai.node.engine.kv_shapes import measure_shapes
 from osai.node.engine.span_model import load_span
 
-CPU = torch.device("cpu")
 SIZE, NUM_BLOCKS, MAX_BLOCKS = 4, 60, 20
 NUM_TOKENS = 20
-
-
-class Recorded:
-    """A replayable recording of a function's tensor operations."""
-
-    def __init__(self, run: Callable[[], torch.Tensor]) -> None:
-        with torch.inference_mode(mode=False), torch.no_grad():
-            self._graph = make_fx(lambda _: run(), tracing_mode="real")(torch.zeros(1))
-        self.out = self._graph(torch.zeros(1))
-        self.num_replays = 0
-
-    def replay(self) -> None:
-        self.out.copy_(self._graph(torch.zeros(1)))
-        self.num_replays += 1
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.graphs: list[Recorded] = []
-
-    def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[Graph, torch.Tensor]:
-        run()  # the warm-up
-        self.graphs.append(Recorded(run))
-        return self.graphs[-1], self.graphs[-1].out
 
 
 def plans_of(parts: Sequence[Sequence[PagedRows]]) -> list[PagedPlan]:
@@ -84,11 +57,13 @@ def test_graphed_decode_gives_transformers_tokens(family: str, checkpoints: Chec
         return StepBuffers(torch.zeros(1, batch, dtype=torch.int64), [plan])
 
     forward = span.forward
-
-    def run(buffers: StepBuffers) -> torch.Tensor:
-        return _without_inference_mode(partial(run_buffers, forward, cache, buffers))
-
-    steps = GraphedSteps(run, make_buffers, lambda buffers: cache.prepare(buffers.plans), recorder, MAX_BLOCKS)
+    steps = GraphedSteps(
+        partial(run_buffers, forward, cache),
+        make_buffers,
+        lambda buffers: cache.prepare(buffers.plans),
+        recorder,
+        MAX_BLOCKS,
+    )
     tables = [list(range(i * MAX_BLOCKS, (i + 1) * MAX_BLOCKS))[::-1] for i in range(3)]
 
     def part(i: int, position: int, count: int) -> PagedRows:
@@ -113,13 +88,6 @@ def test_graphed_decode_gives_transformers_tokens(family: str, checkpoints: Chec
     assert sum(graph.num_replays for graph in recorder.graphs) == NUM_TOKENS - 1
 
 
-def _without_inference_mode(run: Callable[[], torch.Tensor]) -> torch.Tensor:
-    # in which make_fx records nothing
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "inference_mode", torch.no_grad)
-        return run()
-
-
 @given(
     counts=st.lists(st.integers(1, 3), max_size=200), num_blocks=st.integers(1, 3000), max_blocks=st.integers(16, 2048)
 )
@@ -128,8 +96,11 @@ def test_buckets_hold_what_goes_into_them(counts: list[int], num_blocks: int, ma
     if not counts or max(counts) > 1 or len(counts) > BATCH_BUCKETS[-1] or num_blocks > max_blocks:
         assert bucket is None
         return
-    assert bucket is not None
+    if bucket is None:
+        assert 4 * len(counts) * num_blocks > MAX_BUCKET_BLOCKS, "too much is read"
+        return
     batch, blocks = bucket
+    assert batch * blocks <= MAX_BUCKET_BLOCKS
     assert len(counts) <= batch < max(2 * len(counts), 2)
     assert num_blocks <= blocks <= max(min(2 * num_blocks, max_blocks), 16)
 
@@ -158,6 +129,17 @@ def test_a_step_reads_what_its_buffers_hold_now() -> None:
         assert out is not None
         torch.testing.assert_close(out, data * 2 + torch.tensor(positions)[:, None])
     assert [graph.num_replays for graph in recorder.graphs] == [2, 1]  # 70 needs the bucket of 20 blocks
+
+
+def test_graphs_of_as_many_sessions_share_their_output() -> None:
+    recorder = Recorder()
+    steps = simple_steps(recorder)
+    outs = [steps.step(torch.ones(1, 3), one_row_each(position)) for position in (3, 70)]
+    assert [None if out is None else out.data_ptr() for out in outs] == [
+        graph.out.data_ptr() for graph in recorder.graphs
+    ]
+    assert len({graph.out.data_ptr() for graph in recorder.graphs}) == 1
+    assert len(recorder.graphs) == 2
 
 
 def test_prefill_and_large_steps_run_as_they_are() -> None:
@@ -192,7 +174,7 @@ def test_the_number_of_graphs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_copies_on_the_host_move_nothing() -> None:
     copies = copies_for(CPU)
-    assert isinstance(copies, HostCopies)
+    assert isinstance(copies, PlainCopies)
     piece = torch.randn(2, 3)
     assert copies.to_device([piece]) is piece
     assert torch.equal(copies.to_device([piece, piece[:1]]), torch.cat([piece, piece[:1]]))

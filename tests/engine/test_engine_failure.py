@@ -51,7 +51,7 @@ async def test_values_that_are_not_finite_fail_their_session_alone(llama: Path, 
             out[:, 1] = math.nan
         return out
 
-    model.decoder.layers[-1].input_layernorm.register_forward_hook(spoil)
+    model.decoder.layers[-1].register_forward_hook(spoil)
     async with running(model) as harness:
         for session in (1, 2, 3):
             await harness.open(session, num_prompt_tokens=1)

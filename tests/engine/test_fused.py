@@ -33,9 +33,9 @@ def _kinds(span: SpanModel) -> set[str]:
 @pytest.mark.parametrize(
     ("family", "kinds"),
     [
-        ("llama", {"FusedNorm", "FusedMLP", "FusedAttention"}),
-        ("qwen3", {"FusedNorm", "FusedMLP", "FusedAttention"}),  # norms queries and keys
-        ("qwen2", {"FusedNorm", "FusedMLP", "FusedAttention"}),  # has biases
+        ("llama", {"FusedNorm", "FusedMLP", "FusedAttention", "FusedLayer"}),
+        ("qwen3", {"FusedNorm", "FusedMLP", "FusedAttention", "FusedLayer"}),  # norms queries and keys
+        ("qwen2", {"FusedNorm", "FusedMLP", "FusedAttention", "FusedLayer"}),  # has biases
         ("gemma2", {"FusedNorm", "FusedMLP", "FusedAttention"}),  # norms by 1 + weight, caps scores, another activation
         ("mixtral", {"FusedNorm", "FusedAttention"}),
         ("falcon", set()),  # layer norms, and parts by other names

@@ -176,6 +176,7 @@ class KVMachine(RuleBasedStateMachine):
             end = part.rows.position + part.num_good
             for table in tables:
                 slots = table.slots(part.rows.position, part.rows.position + part.rows.count).tolist()
+                assert len(slots) == part.rows.count, "every row goes somewhere, wanted or not"
                 for position, slot in enumerate(slots, part.rows.position):
                     self.memory[slot] = self._content(part.session, position) if position < end else -1
 
@@ -266,4 +267,4 @@ class KVMachine(RuleBasedStateMachine):
 
 
 TestKV = KVMachine.TestCase
-TestKV.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestKV.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

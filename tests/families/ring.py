@@ -9,6 +9,7 @@ import torch
 
 from osai.core.errors import OsaiError
 from osai.core.layers import LayerRange
+from osai.core.prefix import block_hashes, shareable_hashes
 from osai.core.sampling import SamplingParams
 from osai.node.engine.api import Input, Rows, Sampled, SessionSpec, StepOutput
 from osai.node.engine.engine import Engine
@@ -21,7 +22,11 @@ DEADLINE_S = 60.0
 
 @dataclass(slots=True)
 class Generation:
-    """One session's tokens."""
+    """One session's tokens.
+
+    Attributes:
+        num_cached: of the prompt, which were not fed because every stage had their KV.
+    """
 
     prompt: list[int]
     num_tokens: int
@@ -29,6 +34,7 @@ class Generation:
     done: asyncio.Event = field(default_factory=asyncio.Event)
     error: OsaiError | None = None
     epoch: int = 0
+    num_cached: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -69,10 +75,17 @@ class Ring:
         assert not self.dead
 
     async def open(
-        self, session: int, prompt: Sequence[int], num_tokens: int, sampling: SamplingParams | None = None
+        self,
+        session: int,
+        prompt: Sequence[int],
+        num_tokens: int,
+        sampling: SamplingParams | None = None,
+        *,
+        scope: str | None = None,
     ) -> Generation:
-        """Begin a generation of `num_tokens` tokens."""
+        """Begin a generation of `num_tokens` tokens, which shares KV with sessions of the same scope, if it has one."""
         generation = self.sessions[session] = Generation(list(prompt), num_tokens)
+        cached = []
         for engine in self.engines:
             spec = SessionSpec(
                 session=session,
@@ -81,10 +94,20 @@ class Ring:
                 max_total_tokens=len(prompt) + num_tokens,
                 sampling=(sampling or SamplingParams()) if engine is self.engines[-1] else None,
                 prompt_token_ids=tuple(prompt),
+                block_hashes=() if scope is None else shareable_hashes(prompt),
+                scope=scope or "",
             )
-            await engine.open(spec)
-        self.feed(session, prompt, 0)
+            cached.append(await engine.open(spec))
+        generation.num_cached = min(cached)
+        self.feed(session, prompt[generation.num_cached :], generation.num_cached)
         return generation
+
+    async def close(self, session: int) -> None:
+        """End a generation; its KV stays known by its tokens."""
+        generation = self.sessions[session]
+        hashes = block_hashes(generation.prompt + generation.tokens)
+        for engine in self.engines:
+            await engine.close(session, hashes)
 
     def feed(self, session: int, token_ids: Sequence[int], position: int, epoch: int = 0) -> None:
         """Give the head token ids; what is on its way of an older epoch is dropped where it comes in."""

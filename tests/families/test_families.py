@@ -12,7 +12,7 @@ from families.checkpoints import FAMILIES
 from families.fixtures import Checkpoints
 from families.reference import generate_greedy, lazy_tensors, load_whole, read_config
 from families.ring import Generation, Ring
-from osai.node.engine import packed_linear
+from osai.node.engine import kv_cache, packed_linear, span_model
 from osai.node.engine.options import EngineOptions
 
 CUTS = (0, 1, 4, 6)
@@ -78,7 +78,12 @@ async def test_single_layer_spans_give_transformers_tokens(family: str, checkpoi
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_bf16_unbatched_gives_transformers_tokens(family: str, checkpoints: Checkpoints) -> None:
+async def test_bf16_unbatched_gives_transformers_tokens(
+    family: str, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, over torch's own operators; osai's kernels round elsewhere, see test_bf16_kernels."""
+    for module in (span_model, kv_cache):
+        monkeypatch.setattr(module, "load_kernels", lambda: None)
     path, prompts = checkpoints(family), prompts_of((21,))
     async with ring_of(path, CUTS, EngineOptions(), torch.bfloat16) as ring:
         generation = await ring.open(0, prompts[0], NUM_TOKENS)

@@ -1,4 +1,4 @@
-"""What a node makes of a checkpoint and what a coordinator expects of it: the same, or spans are placed that don't fit."""
+"""A node and a coordinator count the same bytes of a checkpoint; else spans are placed that do not fit."""
 
 import pytest
 import torch

@@ -38,3 +38,21 @@ async def test_small_nodes_are_assigned_spans_that_join_into_a_pipeline(
     spans = [(stage.span.start, stage.span.end) for stage in completion.pipeline]
     assert spans == [(0, 2), (2, 4), (4, 6)]
     assert list(completion.token_ids) == generate_greedy(load_whole(checkpoints("llama")), PROMPT, 20)
+
+
+async def test_quantised_nodes_are_placed_by_what_their_weights_take(
+    tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints
+) -> None:
+    """The same memory that takes two layers each in full takes three of them in int8."""
+    folder = tmp_path_factory.mktemp("quantised")
+    publisher = Publisher(folder)
+    model = publisher.sign("llama", checkpoints("llama"))
+    with TestSwarm(folder, publisher.public_key) as swarm:
+        swarm.serve([model])
+        swarm.add_nodes([[Hosted(model=model)]] * 2, "--memory", "700KiB", "--quantize", "int8")
+        async with AsyncClient(swarm.address) as client:
+            completion = await client.complete(PROMPT, max_tokens=5, ignore_eos=True)
+            nodes = (await client.swarm()).nodes
+    assert [span.dtype for node in nodes for span in node.spans] == ["float32+int8"] * 2
+    assert [stage.span.end for stage in completion.pipeline] == [3, 6]
+    assert len(completion.token_ids) == 5

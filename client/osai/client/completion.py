@@ -47,4 +47,5 @@ class CompletionBuilder:
             timings=self._finished.timings,
             pipeline=self._started.pipeline,
             logprobs=tuple(self._tokens) if self._with_logprobs else None,
+            num_cached_tokens=self._started.num_cached_tokens,
         )

@@ -49,13 +49,19 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The session is open on every stage. `seed` is the one in use, chosen by the coordinator if none was given."""
+    """The session is open on every stage.
+
+    Attributes:
+        seed: the one in use, chosen by the coordinator if none was given.
+        num_cached_tokens: of the prompt, whose KV every stage had already.
+    """
 
     session_id: str
     model_id: str
     num_prompt_tokens: int
     seed: int
     pipeline: tuple[Stage, ...]
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +113,12 @@ GenerationEvent = Started | Chunk | Finished
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A whole generation. `logprobs` has one entry a token, or is None unless asked for."""
+    """A whole generation.
+
+    Attributes:
+        logprobs: one entry a token; None unless asked for.
+        num_cached_tokens: of the prompt, whose KV every stage had already.
+    """
 
     model_id: str
     seed: int
@@ -118,6 +129,7 @@ class Completion:
     timings: Timings
     pipeline: tuple[Stage, ...]
     logprobs: tuple[Token, ...] | None = None
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

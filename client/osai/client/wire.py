@@ -23,6 +23,10 @@ def span_of(wire: common_pb2.LayerRange) -> LayerRange:
 
 def started_of(wire: client_pb2.Started) -> events.Started:
     """The beginning of a generation."""
+    if wire.num_cached_tokens > wire.num_prompt_tokens:
+        raise BadFrameError(
+            f"the coordinator says that {wire.num_cached_tokens} of {wire.num_prompt_tokens} prompt tokens were cached"
+        )
     return events.Started(
         session_id=wire.session_id,
         model_id=wire.model_id,
@@ -32,6 +36,7 @@ def started_of(wire: client_pb2.Started) -> events.Started:
             events.Stage(node_id=stage.node_id, address=stage.address, span=span_of(stage.span))
             for stage in wire.pipeline
         ),
+        num_cached_tokens=wire.num_cached_tokens,
     )
 
 

@@ -1,6 +1,7 @@
 """In what arithmetic a span runs, how the swarm names it, and what a checkpoint's tensor takes in it. Pure.
 
-A name is `bfloat16`, or `bfloat16+int8` where linear weights are held in fewer bits. Spans of one pipeline have equal names.
+A name is `bfloat16`, or `bfloat16+int8` where linear weights are held in fewer bits. Spans of one pipeline have equal
+names.
 """
 
 import re
@@ -46,7 +47,7 @@ class Precision:
     def tensor_bytes(self, name: str, shape: Sequence[int], item_bytes: int) -> int:
         """What a checkpoint's tensor takes in memory, from its name and shape alone.
 
-        Rather too much than too little: of names that tell of embeddings, experts or routers none is taken as quantised.
+        Rather too much than too little: no name that tells of embeddings, experts or routers is taken as quantised.
 
         Args:
             name: as the checkpoint names it.
@@ -76,7 +77,7 @@ def parse_precision(text: str) -> Precision:
         InvalidRequestError: if there is none; a peer of another release may know more.
     """
     dtype, plus, named = text.partition("+")
-    quantization = next((known for known in QUANTIZATIONS[1:] if known == named), "none")
+    quantization: Quantization = next((known for known in QUANTIZATIONS[1:] if known == named), "none")
     if (dtype != AUTO and dtype not in ITEM_BYTES) or (plus and quantization == "none"):
         raise InvalidRequestError(
             f"precision {text[:_MAX_SHOWN]!r} is not known here; use --dtype {AUTO}, {', '.join(ITEM_BYTES)} with "

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from osai.node.engine import hosted_span, sampling
+from osai.node.engine.cuda_cache import PagedStepCache
+from osai.node.engine.cuda_graphs import GraphedSteps
 from osai.node.engine.kernels.library import load_kernels
 from osai.node.engine.kv_cache import KVCache
 from osai.node.engine.packed_linear import PackedLinear
@@ -61,7 +63,7 @@ class PartTimer:
 
 @contextmanager
 def timing_parts(span: SpanModel) -> Iterator[PartTimer]:
-    """Time what a span's steps do meanwhile; everything is as before afterwards."""
+    """Time what a span's steps do meanwhile, no graphs among them; everything is as before afterwards."""
     on_gpu = span.device.type == "cuda"
     timer = PartTimer((lambda: torch.cuda.synchronize(span.device)) if on_gpu else (lambda: None))
     with ExitStack() as undo:
@@ -70,8 +72,11 @@ def timing_parts(span: SpanModel) -> Iterator[PartTimer]:
                 undo.callback(module.register_forward_pre_hook(lambda *_: timer.enter()).remove)
                 hook = module.register_forward_hook(lambda *_, part=part: timer.leave(part), always_call=True)
                 undo.callback(hook.remove)
-        for name in ("update", "attend"):
-            _replace(undo, KVCache, name, timer.timed(getattr(KVCache, name), "attention"))
+        for cache in (KVCache, PagedStepCache):
+            for name in ("update", "attend"):
+                _replace(undo, cache, name, timer.timed(getattr(cache, name), "attention"))
+        _replace(undo, KVCache, "single_rows", lambda *_: None)  # a fused layer is one call: it goes through its parts
+        _replace(undo, GraphedSteps, "step", lambda *_: None)  # nothing can be waited for within a graph
         _replace(undo, hosted_span, "sample", timer.timed(sampling.sample, "sampling"))
         if (kernels := load_kernels()) is not None:  # fused modules call them without a module between
             _replace(undo, type(kernels), "linear", timer.timed(type(kernels).linear, "linear"))

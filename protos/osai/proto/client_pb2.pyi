@@ -257,10 +257,13 @@ class Started(_message.Message):
     NUM_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
+    NUM_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     model_id: _builtins.str
     num_prompt_tokens: _builtins.int
     seed: _builtins.int
+    num_cached_tokens: _builtins.int
+    """of the prompt, whose KV every stage had already"""
     @_builtins.property
     def pipeline(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Stage]: ...
     def __init__(
@@ -271,10 +274,11 @@ class Started(_message.Message):
         num_prompt_tokens: _builtins.int = ...,
         seed: _builtins.int = ...,
         pipeline: _abc.Iterable[_common_pb2.Stage] | None = ...,
+        num_cached_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "num_prompt_tokens", b"num_prompt_tokens", "pipeline", b"pipeline", "seed", b"seed", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "num_cached_tokens", b"num_cached_tokens", "num_prompt_tokens", b"num_prompt_tokens", "pipeline", b"pipeline", "seed", b"seed", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

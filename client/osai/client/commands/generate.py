@@ -110,6 +110,7 @@ def as_dict(completion: Completion) -> dict[str, Any]:
             "prompt_tokens": usage.num_prompt_tokens,
             "completion_tokens": usage.num_generated_tokens,
             "total_tokens": usage.num_prompt_tokens + usage.num_generated_tokens,
+            "prompt_tokens_details": {"cached_tokens": completion.num_cached_tokens},
         },
         "timings": {
             "ttft_s": completion.timings.ttft_s,
@@ -132,8 +133,10 @@ def _logprob(token: Token) -> dict[str, Any]:
 def figures(completion: Completion) -> str:
     """One line for people: how much, how fast, by which nodes."""
     pipeline = " > ".join(f"{stage.node_id[:8]} [{stage.span}]" for stage in completion.pipeline)
+    usage, num_cached = completion.usage, completion.num_cached_tokens
+    cached = f", {num_cached} of {usage.num_prompt_tokens} prompt tokens cached" if num_cached else ""
     return harmless(
-        f"{completion.usage.num_generated_tokens} tokens ({completion.finish_reason}), "
+        f"{usage.num_generated_tokens} tokens ({completion.finish_reason}), "
         f"first after {completion.timings.ttft_s:.2f} s, then {completion.timings.decode_tokens_per_s:.1f} tokens/s, "
-        f"seed {completion.seed}; {pipeline}"
+        f"seed {completion.seed}{cached}; {pipeline}"
     )

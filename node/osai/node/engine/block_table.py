@@ -16,14 +16,17 @@ class BlockTable:
         first_block: how many of the session's blocks come before them, and are not kept.
 
     Attributes:
+        blocks: the blocks.
+        first_block: how many of the session's blocks come before them.
         first: position of the first token kept.
     """
 
-    __slots__ = ("_breaks", "_slots", "first")
+    __slots__ = ("_breaks", "_slots", "blocks", "first", "first_block")
 
     def __init__(
         self, blocks: Sequence[int], block_size: int, device: torch.device | str = "cpu", first_block: int = 0
     ) -> None:
+        self.blocks, self.first_block = tuple(blocks), first_block
         starts = torch.tensor(blocks, dtype=torch.int64)[:, None] * block_size  # [num_blocks, 1]
         self._slots = (starts + torch.arange(block_size)).flatten().to(device)
         self.first = first_block * block_size

@@ -3,10 +3,11 @@
 import torch
 
 from osai.node.engine.attention import How
-from osai.node.engine.kernels.library import Attention, Kernels
+from osai.node.engine.kernels.library import Kernels
+from osai.node.engine.kernels.structures import Attention
 from osai.node.engine.kv_reads import SeenKeys
 
-_QUERIES_AT_ONCE = 4  # NUM_Q of attention.c
+QUERIES_AT_ONCE = 4  # NUM_Q of attention.c
 
 
 def attend_singles(
@@ -29,9 +30,9 @@ def attend_singles(
     rows = query[0].transpose(0, 1)[:num_single]  # [num_single, heads, dim]
     if rows.stride()[1:] != (dim, 1):
         rows = rows.contiguous()
-    max_keys = max(seen.counts)
+    max_keys = seen.max_count
     out = query.new_empty(num_single, num_heads, value_dim)
-    scratch = torch.empty(num_single * num_kv_heads * _QUERIES_AT_ONCE * max_keys)
+    scratch = torch.empty(kernels.num_threads * QUERIES_AT_ONCE * max_keys)
     sinks = None if how.sinks is None else how.sinks.float()
     kernels.attend(
         query.dtype,

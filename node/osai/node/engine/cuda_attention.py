@@ -19,6 +19,7 @@ from osai.node.engine.cuda_pages import PagedPlan
 from osai.node.engine.windows import Window
 
 BackendName: TypeAlias = Literal["flashinfer", "varlen", "gathered"]
+_MAX_GATHERED_KEYS = 1 << 16  # in one call, padding among them: 256 MiB of keys and values of 8 heads of 128 in bf16
 _FLASH_PAGE = 256  # torch's flash attention reads pages of multiples of this many tokens
 
 
@@ -69,7 +70,8 @@ class GatheredAttention:
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, plan: PagedPlan, window: Window, how: How
     ) -> torch.Tensor:
         """See PagedAttention. All parts in one call if each has one row, else one call a part."""
-        if plan.is_decode:
+        num_gathered = plan.sizes.num_parts * plan.max_keys
+        if plan.is_decode and (plan.is_fixed or num_gathered <= max(_MAX_GATHERED_KEYS, sum(plan.key_counts))):
             return self._attend_parts(query[:, :, None], keys, values, plan, slice(None), plan.max_keys, window, how)
         outs, row = [], 0
         for i, count in enumerate(plan.counts):

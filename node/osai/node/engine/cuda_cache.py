@@ -5,7 +5,6 @@ same pages as `kv_cache`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -14,24 +13,7 @@ from osai.node.engine.attention import How
 from osai.node.engine.cuda_backends import PagedBackends
 from osai.node.engine.cuda_graphs import StepBuffers
 from osai.node.engine.cuda_pages import PagedPlan
-from osai.node.engine.windows import Window
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PagedLayer:
-    """One layer's pages.
-
-    Attributes:
-        group: of layers that share block tables: which of a step's plans is its.
-        keys: [num_blocks * block_size, kv_heads, key_dim].
-        values: [num_blocks * block_size, kv_heads, value_dim].
-        window: which keys its queries see.
-    """
-
-    group: int
-    keys: torch.Tensor
-    values: torch.Tensor
-    window: Window
+from osai.node.engine.kv_pages import PagedLayer
 
 
 class PagedStepCache:

@@ -14,20 +14,32 @@ class Copies(Protocol):
         ...
 
     def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A device's tensor on the host, contiguous, complete, and nobody else's."""
+        """A device's tensor on the host, contiguous, complete, and untouched by later steps."""
+        ...
+
+    def wait(self) -> None:
+        """Return once the device has done all that this thread gave it."""
         ...
 
 
-class HostCopies:
-    """Where the host is the device."""
+class PlainCopies:
+    """By torch's copies, which wait for the device; where the host is the device, nothing is copied."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
 
     def to_device(self, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
         """See Copies."""
-        return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+        return (pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))).to(self._device)
 
     def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
         """See Copies."""
-        return tensor.contiguous()
+        return tensor.contiguous().cpu()
+
+    def wait(self) -> None:
+        """See Copies."""
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)
 
 
 class PinnedCopies:
@@ -52,11 +64,15 @@ class PinnedCopies:
         """See Copies. Waits for this copy and what went before it, not for the whole device."""
         landed = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         landed.copy_(tensor, non_blocking=True)
-        self._done.record()
+        self._done.record(torch.cuda.current_stream(self._device))
         self._done.synchronize()
         return landed
+
+    def wait(self) -> None:
+        """See Copies. Also of use where nothing came back: the next step writes where this one's copies read."""
+        torch.cuda.current_stream(self._device).synchronize()
 
 
 def copies_for(device: torch.device) -> Copies:
     """What fits the device."""
-    return PinnedCopies(device) if device.type == "cuda" else HostCopies()
+    return PinnedCopies(device) if device.type == "cuda" else PlainCopies(device)

@@ -2,34 +2,30 @@
 
 A decode step of a small span is bound by launching its kernels one by one; a graph launches them all at once. Steps
 that do not fill a bucket are padded with rows that read and write the scratch block.
+
+Beside the pages, graphs take: what the largest captured step works with, once, since all share a pool; one output for
+each number of sessions, 255 rows of hidden states (4 MiB at a hidden size of 8192 in bf16) or of logits (62 MiB at a
+vocabulary of 128 Ki) if all are in use; and each graph its own nodes and inputs, a few hundred KiB, with FlashInfer
+8 MiB for each kind of layer. Captures take cuBLAS one more workspace, of 8 to 32 MiB.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
 
 import torch
 
+from osai.node.engine.cuda_capture import Capture, Graph
 from osai.node.engine.cuda_pages import PagedPlan, PagedRows
 
 _log = logging.getLogger(__name__)
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)  # sessions; a step of more runs as it is, bound by its kernels' own time
 _MIN_BLOCKS = 16  # the smallest bucket of blocks: 256 tokens in blocks of 16
-MAX_GRAPHS = 64  # each keeps some MiB for as long as the span lives
-_NUM_WARM_UPS = 2  # before a capture: kernels load, workspaces are allocated
-
-
-class Graph(Protocol):
-    """A captured step."""
-
-    def replay(self) -> None:
-        """Run it again on what its input tensors hold now."""
-        ...
-
-
-Capture: TypeAlias = Callable[[Callable[[], torch.Tensor]], tuple[Graph, torch.Tensor]]
+# Blocks of a bucket, sessions times blocks of one: 65536 tokens in blocks of 16. Gathered, as some layers must, their
+# keys and values take 256 MiB for 8 heads of 128 in bf16; and a step that reads so much is not bound by launching.
+MAX_BUCKET_BLOCKS = 4096
+MAX_GRAPHS = 64  # in use they are some ten; this bounds what each keeps for as long as the span lives
 
 
 class StepBuffers:
@@ -72,7 +68,7 @@ class GraphedSteps:
         run: one forward over the buffers, which gives [batch, ...]; it must call nothing but the device.
         make_buffers: buffers for a number of sessions and of blocks a session.
         prepare: told of the buffers before each run or replay, on the host.
-        capture: captures a run; `CudaCapture` on a GPU.
+        capture: captures a run after warming up; `CudaCapture` on a GPU.
         max_blocks: of a session's longest context.
     """
 
@@ -87,6 +83,7 @@ class GraphedSteps:
         self._run, self._make_buffers, self._prepare, self._capture = run, make_buffers, prepare, capture
         self._max_blocks = max_blocks
         self._captured: dict[tuple[int, int], _Captured] = {}
+        self._outs: dict[int, torch.Tensor] = {}  # by sessions: graphs that kept their own would add up
         self.failure: str | None = None
 
     @property
@@ -135,7 +132,11 @@ class GraphedSteps:
         """Run with nothing left over from before: the graph must work out all that depends on its inputs."""
         for plan in buffers.plans:
             plan.begin()
-        return self._run(buffers)
+        out = self._run(buffers)
+        if len(out) not in self._outs:  # in the warm-up, so outside the pool, where it would be overwritten
+            self._outs[len(out)] = torch.empty_like(out)
+        with torch.no_grad():
+            return self._outs[len(out)].copy_(out)
 
 
 def bucket_of(counts: Sequence[int], num_blocks: int, max_blocks: int) -> tuple[int, int] | None:
@@ -152,31 +153,9 @@ def bucket_of(counts: Sequence[int], num_blocks: int, max_blocks: int) -> tuple[
     blocks = _MIN_BLOCKS
     while blocks < num_blocks:
         blocks *= 2
-    return batch, min(blocks, max_blocks)
+    blocks = min(blocks, max_blocks)
+    return (batch, blocks) if batch * blocks <= MAX_BUCKET_BLOCKS else None
 
 
 def _most_blocks(parts: Sequence[Sequence[PagedRows]]) -> int:
     return max((len(part.blocks) for group in parts for part in group), default=0)
-
-
-class CudaCapture:
-    """Captures on the current GPU. The graphs share one pool of memory, since no two run at once.
-
-    So a graph's output is overwritten by the next replay of any of them.
-    """
-
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[Graph, torch.Tensor]:
-        """Warm up on a stream beside, as capturing wants it, then capture."""
-        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(_NUM_WARM_UPS):
-                run()
-        torch.cuda.current_stream().wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            out = run()
-        return graph, out

@@ -156,11 +156,16 @@ class PagedPlan:
 
     @property
     def key_slots(self) -> torch.Tensor:
-        """int64 [num_parts, num_blocks * block_size], where each part's keys lie; worked out once a step."""
+        """int64 [num_parts, num_blocks * block_size], where each part's keys lie; worked out once a step.
+
+        Behind them comes a slot of zeros: a block's unused ones hold what other sessions left there, perhaps no numbers
+        at all, and a value that is none spoils sums even with a weight of zero.
+        """
         if self._key_slots is None:
             offsets = torch.arange(self.block_size, device=self.block_tables.device)
-            slots = self.block_tables.long()[:, :, None] * self.block_size + offsets
-            self._key_slots = slots.flatten(1)
+            slots = (self.block_tables.long()[:, :, None] * self.block_size + offsets).flatten(1)
+            used = torch.arange(slots.shape[1], device=slots.device) < self.num_keys[:, None]
+            self._key_slots = torch.where(used, slots, self._null_block * self.block_size)
         return self._key_slots
 
     @property

@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from osai.node.engine.attention import Binding, How, attend, install
+from osai.node.engine.fused_layer import SingleRows, fused_layers, looks_like_layer
 from osai.node.engine.fused_parts import fused_forms, looks_fusible
 from osai.node.engine.kernels.library import Kernels
+from osai.node.engine.kv_reads import SeenKeys
 
 if TYPE_CHECKING:
     from osai.node.engine.span_model import SpanModel
@@ -44,10 +46,23 @@ class _Passing:
 
     is_compileable = False
 
+    def __init__(self) -> None:
+        self._like: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
     def update(
-        self, key: torch.Tensor, value: torch.Tensor, _layer_idx: int, *_args: object, **_kwargs: object
+        self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *_args: object, **_kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        self._like[layer_idx] = (key, value)
         return key, value
+
+    def single_rows(self, layer_idx: int) -> SingleRows | None:
+        """Pages of a layer that has been through `update`, for as many rows."""
+        if layer_idx not in self._like:
+            return None
+        keys, values = (torch.zeros_like(t[0].transpose(0, 1)).contiguous() for t in self._like[layer_idx])
+        count, slots = len(keys), torch.arange(len(keys))
+        seen = SeenKeys(slots.repeat(count), (slots + 1) * count, (count,) * count, count)
+        return SingleRows(slots, seen, keys, values)
 
     def attend(
         self, _layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How
@@ -85,11 +100,15 @@ def fuse(span: "SpanModel", kernels: Kernels) -> int:
 
 
 def _places(decoder: nn.Module, kernels: Kernels) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """(parent, name, child) of modules that may have a fused form, outermost first: attention may have norms in it."""
+    """(parent, name, child) of modules that may have a fused form, outermost first: a layer is made of others."""
     for parent in list(decoder.modules()):
         for name, child in parent.named_children():
             parameter = next(child.parameters(), None)
-            if parameter is not None and kernels.can(parameter.dtype) and looks_fusible(child):
+            if (
+                parameter is not None
+                and kernels.can(parameter.dtype)
+                and (looks_fusible(child) or looks_like_layer(child))
+            ):
                 yield parent, name, child
 
 
@@ -127,7 +146,7 @@ def _replace(
     if call is None:
         return False
     try:
-        for fused in fused_forms(child, kernels):
+        for fused in (*fused_forms(child, kernels), *fused_layers(child, kernels)):
             binding.bind(fused)
             if _agrees(fused, call):
                 setattr(parent, name, fused)

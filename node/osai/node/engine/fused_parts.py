@@ -17,15 +17,16 @@ _NORM_KINDS = ((0.0, True), (1.0, False), (0.0, False))
 class FusedNorm(nn.Module):
     """Root mean square norm in one pass."""
 
-    def __init__(self, norm: nn.Module, eps: float, kernels: Kernels, offset: float, *, rounds_first: bool) -> None:
+    def __init__(
+        self, weight: nn.Parameter, eps: float, kernels: Kernels, offset: float, *, rounds_first: bool
+    ) -> None:
         super().__init__()
-        self.weight = norm.weight
-        self._kernels, self._eps, self._offset, self._rounds_first = kernels, eps, offset, rounds_first
+        self.weight = weight
+        self.eps, self.offset, self.rounds_first, self._kernels = eps, offset, rounds_first, kernels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., dim] to [..., dim]."""
-        weight: torch.Tensor = self.weight  # type: ignore[assignment]
-        return self._kernels.norm(x.contiguous(), weight, self._eps, self._offset, rounds_first=self._rounds_first)
+        return self._kernels.norm(x.contiguous(), self.weight, self.eps, self.offset, rounds_first=self.rounds_first)
 
 
 class FusedMLP(nn.Module):
@@ -39,14 +40,14 @@ class FusedMLP(nn.Module):
         super().__init__()
         self.act_fn, self.down_proj = mlp.act_fn, mlp.down_proj
         self._kernels = kernels
-        self._is_silu = "silu" in type(mlp.act_fn).__name__.lower()
-        self._gate_up, self._bias = _joined(kernels, mlp.gate_proj, mlp.up_proj)
-        self.weight_bytes = self._gate_up.weight_bytes
+        self.is_silu = "silu" in type(mlp.act_fn).__name__.lower()
+        self.gate_up, self.gate_up_bias = _joined(kernels, mlp.gate_proj, mlp.up_proj)
+        self.weight_bytes = self.gate_up.weight_bytes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., hidden_size] to [..., hidden_size]."""
-        both = self._gate_up(x.reshape(-1, x.shape[-1]), self._bias)  # [num_rows, 2 * intermediate_size]
-        if self._is_silu:
+        both = self.gate_up(x.reshape(-1, x.shape[-1]), self.gate_up_bias)  # [num_rows, 2 * intermediate_size]
+        if self.is_silu:
             gated = self._kernels.swiglu(both)
         else:
             gate, up = both.chunk(2, dim=-1)
@@ -73,10 +74,10 @@ class FusedAttention(nn.Module):
             "s_aux": getattr(attention, "sinks", None),
         }
         self._kernels = kernels
-        self._num_heads = attention.q_proj.out_features // self.head_dim
+        self.num_heads = attention.q_proj.out_features // self.head_dim
         self._num_kv_heads = attention.k_proj.out_features // self.head_dim
-        self._qkv, self._bias = _joined(kernels, attention.q_proj, attention.k_proj, attention.v_proj)
-        self.weight_bytes = self._qkv.weight_bytes
+        self.qkv, self.qkv_bias = _joined(kernels, attention.q_proj, attention.k_proj, attention.v_proj)
+        self.weight_bytes = self.qkv.weight_bytes
 
     def forward(
         self,
@@ -87,16 +88,16 @@ class FusedAttention(nn.Module):
     ) -> tuple[torch.Tensor, None]:
         """[1, num_tokens, hidden_size] to the same."""
         num_tokens, dim = hidden_states.shape[1], self.head_dim
-        num_turned = self._num_heads + self._num_kv_heads
-        qkv = self._qkv(hidden_states[0], self._bias)  # [num_tokens, (heads + 2 * kv_heads) * dim]
+        num_turned = self.num_heads + self._num_kv_heads
+        qkv = self.qkv(hidden_states[0], self.qkv_bias)  # [num_tokens, (heads + 2 * kv_heads) * dim]
         heads = qkv.view(num_tokens, -1, dim)
         if self.q_norm is not None and self.k_norm is not None:
-            heads[:, : self._num_heads] = self.q_norm(heads[:, : self._num_heads])
-            heads[:, self._num_heads : num_turned] = self.k_norm(heads[:, self._num_heads : num_turned])
+            heads[:, : self.num_heads] = self.q_norm(heads[:, : self.num_heads])
+            heads[:, self.num_heads : num_turned] = self.k_norm(heads[:, self.num_heads : num_turned])
         cos, sin = position_embeddings  # each [1, num_tokens, turned]
         self._kernels.rope(qkv, num_turned, dim, cos[0].contiguous(), sin[0].contiguous())
         by_head = heads.transpose(0, 1)[None]  # [1, heads + 2 * kv_heads, num_tokens, dim]
-        sizes = [self._num_heads, self._num_kv_heads, self._num_kv_heads]
+        sizes = [self.num_heads, self._num_kv_heads, self._num_kv_heads]
         query, key, value = torch.split(by_head, sizes, dim=1)
         key, value = cache.update(key, value, self.layer_idx)
         out, _ = packed_attention(self, query, key, value, None, self.scaling, **self.how)
@@ -110,7 +111,7 @@ def fused_forms(module: Any, kernels: Kernels) -> Iterator[nn.Module]:  # noqa: 
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if isinstance(eps, float):
             for offset, rounds_first in _NORM_KINDS:
-                yield FusedNorm(module, eps, kernels, offset, rounds_first=rounds_first)
+                yield FusedNorm(module.weight, eps, kernels, offset, rounds_first=rounds_first)
     elif _all_plain(parts, kernels, "gate_proj", "up_proj") and {"down_proj", "act_fn"} <= parts.keys():
         yield FusedMLP(module, kernels)
     elif _all_plain(parts, kernels, "q_proj", "k_proj", "v_proj") and {"o_proj"} <= parts.keys():
@@ -120,7 +121,7 @@ def fused_forms(module: Any, kernels: Kernels) -> Iterator[nn.Module]:  # noqa: 
 def looks_fusible(module: nn.Module) -> bool:
     """Whether it is worth watching a module for `fused_forms`."""
     names = {name for name, _ in module.named_children()}
-    return type(module).__name__.endswith("RMSNorm") or "gate_proj" in names or "q_proj" in names
+    return type(module).__name__.endswith("RMSNorm") or bool(names & {"gate_proj", "q_proj"})
 
 
 def _all_plain(parts: dict[str, nn.Module], kernels: Kernels, *names: str) -> bool:

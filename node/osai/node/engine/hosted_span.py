@@ -10,7 +10,7 @@ import torch
 
 from osai.core.errors import InternalError, OsaiError
 from osai.node.engine.api import Rows, Sampled
-from osai.node.engine.attention import Binding, install
+from osai.node.engine.attention import install
 from osai.node.engine.block_table import BlockTable
 from osai.node.engine.kv_cache import KVCache
 from osai.node.engine.kv_ledger import KVLedger
@@ -19,10 +19,10 @@ from osai.node.engine.kv_shapes import measure_shapes
 from osai.node.engine.kv_span import SpanKV, StepKV
 from osai.node.engine.layout import Part
 from osai.node.engine.options import SpanInfo
-from osai.node.engine.packed_step import run_packed_step
 from osai.node.engine.sampling import Draw, sample
 from osai.node.engine.session import StepPart
 from osai.node.engine.span_model import SpanModel
+from osai.node.engine.step_runner import StepRunner, make_runner, runner_kind, tables_device
 
 _NUM_MEASURED_STEPS = 3  # the median of three leaves out one that was disturbed
 
@@ -45,9 +45,11 @@ class StepResult:
 class HostedSpan:
     """Runs steps of one span. Only the engine thread calls it."""
 
-    def __init__(self, model: SpanModel, binding: Binding, cache: KVCache, kv: SpanKV, kv_bytes_per_token: int) -> None:
+    def __init__(
+        self, model: SpanModel, runner: StepRunner, cache: KVCache, kv: SpanKV, kv_bytes_per_token: int
+    ) -> None:
         self.model, self.cache, self.kv, self.kv_bytes_per_token = model, cache, kv, kv_bytes_per_token
-        self._binding = binding
+        self._runner = runner
 
     @classmethod
     def create(cls, model: SpanModel, kv_budget_bytes: int, block_size: int, max_step_rows: int = 512) -> Self:
@@ -69,8 +71,10 @@ class HostedSpan:
         cache = KVCache(shapes, num_blocks, block_size, model.device, plan)
         ledger = KVLedger(plan.windows, num_blocks, block_size, max_step_rows)
         max_context = int(getattr(model.config, "max_position_embeddings", 0))
-        kv = SpanKV(ledger, cache.scratch_block, max_context, model.device)
-        return cls(model, binding, cache, kv, sum(shape.token_bytes for shape in shapes))
+        kind = runner_kind(model.device.type, shapes)
+        kv = SpanKV(ledger, cache.scratch_block, max_context, tables_device(kind, model.device))
+        runner = make_runner(kind, model, binding, cache, -(-kv.num_tokens // block_size))
+        return cls(model, runner, cache, kv, sum(shape.token_bytes for shape in shapes))
 
     def info(self, key: str) -> SpanInfo:
         """What to say of the span."""
@@ -84,7 +88,7 @@ class HostedSpan:
         )
 
     def run(self, parts: list[StepPart]) -> StepResult:
-        """Run one step."""
+        """Run one step. Returns when the device is done with it."""
         step = self.kv.begin_step(parts)
         failed: Collection[int] = range(len(parts))
         try:
@@ -98,14 +102,17 @@ class HostedSpan:
         self.cache.copy_blocks(step.copies)
         rows = [part.chunk.rows for part in parts]
         draws, logits_of, failed = self._draws(parts)
-        data = torch.cat([piece for part in parts for piece in part.chunk.data])
+        data = [piece for part in parts for piece in part.chunk.data]
         layout = [Part(t[0], r.position, r.count, t[1:]) for t, r in zip(step.tables, rows, strict=True)]
-        out = run_packed_step(self.model, self._binding, self.cache, layout, data, logits_of)
-        if self.model.is_tail:
-            sampled = _sample(parts, draws, out, failed)
-            return StepResult(None, sampled, failed)
-        hidden = out.contiguous().cpu()
-        return StepResult(hidden, {}, failed | _not_finite(hidden, rows))
+        try:
+            out = self._runner.run(layout, data, logits_of)
+            if self.model.is_tail:
+                sampled = _sample(parts, draws, out, failed)
+                return StepResult(None, sampled, failed)
+            hidden = self._runner.copies.to_host(out)
+            return StepResult(hidden, {}, failed | _not_finite(hidden, rows))
+        finally:
+            self._runner.copies.wait()
 
     def _draws(self, parts: list[StepPart]) -> tuple[dict[int, Draw], list[int], dict[int, OsaiError]]:
         """What the tail is to draw, by place in `parts`; the packed rows whose logits it takes; who can't."""
@@ -129,16 +136,16 @@ class HostedSpan:
     def measure(self) -> float:
         """Seconds of a decode step of one session with a block of context, median of a few."""
         span, size = self.model, self.cache.block_size
-        table = BlockTable([self.cache.scratch_block], size, span.device)
+        table = BlockTable([self.cache.scratch_block], size, self.kv.device)
         more_tables = (table,) * (self.cache.num_groups - 1)
         row = torch.zeros(1, dtype=torch.int64) if span.is_head else torch.zeros(1, span.hidden_size, dtype=span.dtype)
-        prompt = [Part(table, 0, size - 1, more_tables)]
-        run_packed_step(span, self._binding, self.cache, prompt, torch.cat([row] * (size - 1)))
+        self._runner.run([Part(table, 0, size - 1, more_tables)], [row] * (size - 1))
         times = []
         for _ in range(_NUM_MEASURED_STEPS):
+            self._runner.copies.wait()
             start = time.perf_counter()
-            out = run_packed_step(span, self._binding, self.cache, [Part(table, size - 1, 1, more_tables)], row, [0])
-            out.cpu()  # waits for an accelerator
+            out = self._runner.run([Part(table, size - 1, 1, more_tables)], [row], [0])
+            self._runner.copies.to_host(out)
             times.append(time.perf_counter() - start)
         return median(times)
 

@@ -8,7 +8,9 @@ import torch
 from osai.core.errors import InternalError, ResourceExhaustedError
 from osai.node.engine.attention import How, attend
 from osai.node.engine.cpu_attention import attend_singles
+from osai.node.engine.fused_layer import SingleRows
 from osai.node.engine.kernels.library import load_kernels
+from osai.node.engine.kv_pages import PagedLayer
 from osai.node.engine.kv_plan import OWN_BLOCKS, KVPlan, LayerShape, full_plan
 from osai.node.engine.kv_reads import GroupLayout, Read
 from osai.node.engine.layout import StepLayout
@@ -46,7 +48,7 @@ class KVCache:
         plan = plan or full_plan(shapes)
         self.num_blocks, self.block_size, self.device = num_blocks, block_size, torch.device(device)
         self.null_block, self.scratch_block = num_blocks, num_blocks + 1
-        self.num_groups = len(plan.groups)
+        self.num_groups, self.windows = len(plan.groups), plan.windows
         self._shapes, self._places = tuple(shapes), plan.places
         self._layout: StepLayout | None = None
         self._kernels = load_kernels() if self.device.type == "cpu" else None
@@ -109,10 +111,24 @@ class KVCache:
         outs += [_attend_read(read, query, keys, values, how) for read in reads]
         return outs[0] if len(outs) == 1 else torch.cat(outs, 2)
 
+    def single_rows(self, layer: int) -> SingleRows | None:
+        """Where the rows of the step in hand lie, if every session brings one and osai's kernels may read the pages."""
+        shape = self._shapes[layer]
+        if self._kernels is None or self.layout.num_single < self.layout.num_tokens or shape.expands:
+            return None
+        layout, keys, values = self.storage(layer)
+        return SingleRows(layout.slots, layout.seen(shape.window), keys, values)
+
     def storage(self, layer: int) -> tuple[GroupLayout, torch.Tensor, torch.Tensor]:
         """Where the step in hand lies in a layer's pages, and its keys and values, each [rows, heads, dim]."""
         group, place = self._places[layer]
         return self.layout.group(group), self._keys[place], self._values[place]
+
+    def pages(self, layer: int) -> PagedLayer:
+        """A layer's pages, for kernels that read them where they lie."""
+        group, place = self._places[layer]
+        window = self._shapes[layer].window
+        return PagedLayer(group=group, keys=self._keys[place], values=self._values[place], window=window)
 
     def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
         """Copy blocks (from, to), one after the other."""

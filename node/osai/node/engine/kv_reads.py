@@ -45,11 +45,13 @@ class SeenKeys:
         slots: int64 [sum of counts], the slots of the first part's keys, then the second's and so on.
         ends: int64 [num_single], where each part's keys end in `slots`.
         counts: of each part.
+        max_count: the most of them.
     """
 
     slots: torch.Tensor
     ends: torch.Tensor
     counts: tuple[int, ...]
+    max_count: int
 
 
 class GroupLayout:
@@ -94,7 +96,9 @@ class GroupLayout:
             slots = [t.slots(window.first_key(part.position), part.end) for part, t in self._singles()]
             counts = tuple(len(s) for s in slots)
             ends = torch.tensor(counts, dtype=torch.int64).cumsum(0).to(self._step.device)
-            self._seen[window] = SeenKeys(torch.cat(slots) if slots else self.slots[:0], ends, counts)
+            self._seen[window] = SeenKeys(
+                torch.cat(slots) if slots else self.slots[:0], ends, counts, max(counts, default=0)
+            )
         return self._seen[window]
 
     def _parts(self) -> "Iterator[tuple[Part, BlockTable]]":

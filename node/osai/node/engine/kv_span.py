@@ -82,7 +82,7 @@ class SpanKV:
         self, ledger: KVLedger, scratch_block: int, max_context: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self._lock = threading.Lock()
-        self._ledger, self._scratch_block, self._device = ledger, scratch_block, device
+        self._ledger, self._scratch_block, self.device = ledger, scratch_block, device
         self._max_context = max_context
         self._copies: list[tuple[int, int]] = []
         self.block_size = ledger.block_size
@@ -180,7 +180,7 @@ class SpanKV:
         return tuple(kv.tables)
 
     def _table(self, blocks: Sequence[int], first_block: int) -> BlockTable:
-        return BlockTable(blocks, self.block_size, self._device, first_block)
+        return BlockTable(blocks, self.block_size, self.device, first_block)
 
     def _cut_tables(self, kv: SessionKV, rows: Rows) -> tuple[BlockTable, ...]:
         """Of a session some of whose rows nobody wants: those for which it has no blocks go to the scratch block."""

@@ -54,13 +54,14 @@ class Panels:
         return out_features >= PANEL and weight.shape[1] % 2 == 0
 
     def __init__(self, kernels: Kernels, weight: torch.Tensor) -> None:
-        self._kernels, self._out_features = kernels, weight.shape[0]
-        self._panels = panels_of(weight)
-        self.weight_bytes = self._panels.numel() * weight.itemsize
+        self._kernels = kernels
+        self.out_features, self.in_features = weight.shape
+        self.panels = panels_of(weight)
+        self.weight_bytes = self.panels.numel() * weight.itemsize
 
     def __call__(self, rows: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """See LinearKernel."""
-        return self._kernels.linear(rows.contiguous(), self._panels, bias, self._out_features)
+        return self._kernels.linear(rows.contiguous(), self.panels, bias, self.out_features)
 
 
 class OneDNN:
@@ -83,6 +84,7 @@ class PackedLinear(nn.Module):
     """Stands in for an `nn.Linear` on the CPU, whose weight it takes over.
 
     Attributes:
+        kernel: holds the weight.
         weight_bytes: what the weight takes.
     """
 
@@ -90,15 +92,15 @@ class PackedLinear(nn.Module):
         super().__init__()
         weight = linear.weight.detach()
         self.out_features, self.in_features = weight.shape
-        self._kernel = _kernel_for(weight, kernels)
+        self.kernel = _kernel_for(weight, kernels)
         self.bias = linear.bias
-        self.weight_bytes = self._kernel.weight_bytes
+        self.weight_bytes = self.kernel.weight_bytes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in_features] to [..., out_features]."""
         if x.numel() == 0:
             return x.new_empty(*x.shape[:-1], self.out_features)
-        out = self._kernel(x.reshape(-1, self.in_features), self.bias)
+        out = self.kernel(x.reshape(-1, self.in_features), self.bias)
         return out.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:

@@ -1,26 +1,38 @@
 /* Attention of single rows over paged keys and values: each row has its own list of slots.
  *
- * Work is split over rows and key heads. For one of these the scores of all keys lie in `scratch`, then their softmax, in
- * float32; the query heads that share a key head go by fours, so that a key is read once for four of them.
+ * Work is split over rows and key heads. For one of these the scores of all keys lie in the thread's part of `scratch`,
+ * then their softmax, in float32; the query heads that share a key head go by fours, so that a key is read once for
+ * four of them.
  */
 #ifdef __AVX512F__
+#include "kernels.h"
 #include "threads.h"
-#include "vectors.h"
 
+#define UNROLL _Pragma("GCC unroll 4") /* else sums are kept in memory */
 #define NUM_Q 4 /* query heads at once */
+#define AT_ONCE 4 /* registers of values at once: 4 * 4 sums, 4 of values and a weight */
+#define AHEAD 16 /* keys: pages lie anywhere, so that the processor can't guess the next one */
 
-typedef struct {
-    const void *query;            /* [num_rows, num_heads, dim], rows query_stride apart */
-    const void *keys, *values;    /* [slots, num_kv_heads, dim], [slots, num_kv_heads, value_dim] */
-    void *out;                    /* [num_rows, num_heads, value_dim] */
-    const int64_t *slots;         /* of the first row's keys, then of the second's and so on */
-    const int64_t *ends;          /* [num_rows], where each row's keys end in slots */
-    const float *sinks;           /* [num_heads], or NULL */
-    float *scratch;               /* [num_rows * num_kv_heads, NUM_Q, max_keys] */
-    ptrdiff_t num_rows, num_heads, num_kv_heads, dim, value_dim, query_stride, max_keys;
-    float scaling, softcap; /* softcap 0 for none */
-    int num_threads;
-} attention_args;
+/* Ask for what lies at p. */
+INLINE void fetch(const void *p, ptrdiff_t num_bytes) {
+    for (ptrdiff_t i = 0; i < num_bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
+}
+
+/* Products of 64 bytes of queries and keys. */
+#define STEP_f32 16
+INLINE __mmask16 tail_f32(ptrdiff_t count) { return first_lanes(count); }
+INLINE __m512i some_f32(const float *p, __mmask16 mask) { return _mm512_maskz_loadu_epi32(mask, p); }
+INLINE __m512 dot_f32(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+}
+#ifdef __AVX512BF16__
+#define STEP_bf16 32
+INLINE __mmask32 tail_bf16(ptrdiff_t count) { return count >= 32 ? 0xffffffff : (__mmask32)((1u << count) - 1); }
+INLINE __m512i some_bf16(const uint16_t *p, __mmask32 mask) { return _mm512_maskz_loadu_epi16(mask, p); }
+INLINE __m512 dot_bf16(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+#endif
 
 INLINE __m512 tanh_16(__m512 v) { /* 1 - 2 / (e^2v + 1) */
     __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
@@ -50,57 +62,81 @@ static float soften(float *scores, ptrdiff_t num_keys, float scaling, float soft
 }
 
 #define DEFINE_ATTENTION(NAME, T)                                                                                      \
-    /* scores[q][key] of num_q query heads, `dim` apart, with one key head */                                          \
-    static void scores_##NAME(const attention_args *a, const T *query, const T *keys, const int64_t *slots,            \
-                              ptrdiff_t num_keys, int num_q, float *scores) {                                          \
+    /* scores[q][key] of num_q query heads, dim apart, with one key head */                                            \
+    INLINE void scores_of_##NAME(const T *query, const T *keys, const int64_t *slots, ptrdiff_t num_keys, int num_q,   \
+                                 float *restrict scores, ptrdiff_t max_keys, ptrdiff_t stride, ptrdiff_t dim) {        \
         const T *q[NUM_Q];                                                                                             \
-        for (int i = 0; i < NUM_Q; i++) q[i] = query + (i < num_q ? i : 0) * a->dim;                                   \
-        ptrdiff_t stride = a->num_kv_heads * a->dim;                                                                   \
+        for (int i = 0; i < NUM_Q; i++) q[i] = query + (i < num_q ? i : 0) * dim;                                      \
         for (ptrdiff_t key = 0; key < num_keys; key++) {                                                               \
             const T *k = keys + slots[key] * stride;                                                                   \
+            fetch(keys + slots[key + AHEAD < num_keys ? key + AHEAD : key] * stride, dim * (ptrdiff_t)sizeof(T));      \
             __m512 sums[NUM_Q] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()}; \
-            for (ptrdiff_t i = 0; i < a->dim; i += LANES) {                                                            \
-                __mmask16 mask = first_lanes(a->dim - i);                                                              \
-                __m512 part = get_##NAME(k + i, mask);                                                                 \
-                for (int j = 0; j < NUM_Q; j++) sums[j] = _mm512_fmadd_ps(get_##NAME(q[j] + i, mask), part, sums[j]);  \
+            for (ptrdiff_t i = 0; i < dim; i += STEP_##NAME) {                                                         \
+                __typeof__(tail_##NAME(0)) mask = tail_##NAME(dim - i);                                                \
+                __m512i part = some_##NAME(k + i, mask);                                                               \
+                UNROLL                                                                                                 \
+                for (int j = 0; j < NUM_Q; j++) sums[j] = dot_##NAME(sums[j], some_##NAME(q[j] + i, mask), part);      \
             }                                                                                                          \
             float four[NUM_Q];                                                                                         \
             _mm_storeu_ps(four, add_lanes(sums[0], sums[1], sums[2], sums[3]));                                        \
-            for (int j = 0; j < num_q; j++) scores[j * a->max_keys + key] = four[j];                                   \
+            UNROLL                                                                                                     \
+            for (int j = 0; j < NUM_Q; j++) scores[j * max_keys + key] = four[j];                                      \
         }                                                                                                              \
     }                                                                                                                  \
-    /* out[q] = the sum of values weighted by scores[q], divided by sums[q]; 16 numbers of the values at a time */     \
-    static void mix_##NAME(const attention_args *a, const T *values, const int64_t *slots, ptrdiff_t num_keys,         \
-                           int num_q, const float *scores, const float *sums, T *out) {                                \
+    static void scores_##NAME(const attention_args *a, const T *query, const T *keys, const int64_t *slots,            \
+                              ptrdiff_t num_keys, int num_q, float *scores) {                                          \
+        ptrdiff_t stride = a->num_kv_heads * a->dim;                                                                   \
+        switch (a->dim) { /* known sizes become straight code */                                                       \
+        case 64: scores_of_##NAME(query, keys, slots, num_keys, num_q, scores, a->max_keys, stride, 64); break;        \
+        case 128: scores_of_##NAME(query, keys, slots, num_keys, num_q, scores, a->max_keys, stride, 128); break;      \
+        default: scores_of_##NAME(query, keys, slots, num_keys, num_q, scores, a->max_keys, stride, a->dim);           \
+        }                                                                                                              \
+    }                                                                                                                  \
+    /* out[q] = the sum of values weighted by scores[q], divided by sums[q]: AT_ONCE * 16 numbers from i on */         \
+    INLINE void mix_some_##NAME(const attention_args *a, const T *values, const int64_t *slots, ptrdiff_t num_keys,    \
+                                int num_q, const float *restrict scores, const float *sums, T *out, ptrdiff_t i,       \
+                                ptrdiff_t count) {                                                                     \
         ptrdiff_t stride = a->num_kv_heads * a->value_dim;                                                             \
-        for (ptrdiff_t i = 0; i < a->value_dim; i += 2 * LANES) {                                                      \
-            __mmask16 low = first_lanes(a->value_dim - i);                                                             \
-            __mmask16 high = a->value_dim - i > LANES ? first_lanes(a->value_dim - i - LANES) : 0;                     \
-            __m512 mixed[NUM_Q][2];                                                                                    \
-            for (int j = 0; j < NUM_Q; j++) mixed[j][0] = mixed[j][1] = _mm512_setzero_ps();                           \
-            for (ptrdiff_t key = 0; key < num_keys; key++) {                                                           \
-                const T *v = values + slots[key] * stride + i;                                                         \
-                __m512 first = get_##NAME(v, low), second = get_##NAME(v + LANES, high);                               \
-                for (int j = 0; j < NUM_Q; j++) {                                                                      \
-                    __m512 weight = _mm512_set1_ps(scores[(j < num_q ? j : 0) * a->max_keys + key]);                   \
-                    mixed[j][0] = _mm512_fmadd_ps(weight, first, mixed[j][0]);                                         \
-                    mixed[j][1] = _mm512_fmadd_ps(weight, second, mixed[j][1]);                                        \
-                }                                                                                                      \
-            }                                                                                                          \
-            for (int j = 0; j < num_q; j++) {                                                                          \
-                __m512 scale = _mm512_set1_ps(1.0f / sums[j]);                                                         \
-                put_##NAME(out + j * a->value_dim + i, low, _mm512_mul_ps(mixed[j][0], scale));                        \
-                put_##NAME(out + j * a->value_dim + i + LANES, high, _mm512_mul_ps(mixed[j][1], scale));               \
+        __m512 mixed[NUM_Q][AT_ONCE];                                                                                  \
+        UNROLL                                                                                                         \
+        for (int j = 0; j < NUM_Q; j++)                                                                                \
+            UNROLL                                                                                                     \
+            for (int c = 0; c < AT_ONCE; c++) mixed[j][c] = _mm512_setzero_ps();                                       \
+        for (ptrdiff_t key = 0; key < num_keys; key++) {                                                               \
+            const T *v = values + slots[key] * stride + i;                                                             \
+            fetch(values + slots[key + AHEAD < num_keys ? key + AHEAD : key] * stride + i, count * (ptrdiff_t)sizeof(T));\
+            __m512 part[AT_ONCE];                                                                                      \
+            UNROLL                                                                                                     \
+            for (int c = 0; c < AT_ONCE; c++) part[c] = get_##NAME(v + LANES * c, first_lanes(count - LANES * c));     \
+            UNROLL                                                                                                     \
+            for (int j = 0; j < NUM_Q; j++) {                                                                          \
+                __m512 weight = _mm512_set1_ps(scores[(j < num_q ? j : 0) * a->max_keys + key]);                       \
+                UNROLL                                                                                                 \
+                for (int c = 0; c < AT_ONCE; c++) mixed[j][c] = _mm512_fmadd_ps(weight, part[c], mixed[j][c]);         \
             }                                                                                                          \
         }                                                                                                              \
+        UNROLL                                                                                                         \
+        for (int j = 0; j < NUM_Q; j++)                                                                                \
+            UNROLL                                                                                                     \
+            for (int c = 0; j < num_q && c < AT_ONCE; c++)                                                             \
+                put_##NAME(out + j * a->value_dim + i + LANES * c, first_lanes(count - LANES * c),                     \
+                           _mm512_mul_ps(mixed[j][c], _mm512_set1_ps(1.0f / sums[j])));                                \
+    }                                                                                                                  \
+    static void mix_##NAME(const attention_args *a, const T *values, const int64_t *slots, ptrdiff_t num_keys,         \
+                           int num_q, const float *scores, const float *sums, T *out) {                                \
+        ptrdiff_t i = 0, whole = AT_ONCE * LANES;                                                                      \
+        for (; i + whole <= a->value_dim; i += whole)                                                                  \
+            mix_some_##NAME(a, values, slots, num_keys, num_q, scores, sums, out, i, whole);                           \
+        if (i < a->value_dim)                                                                                          \
+            mix_some_##NAME(a, values, slots, num_keys, num_q, scores, sums, out, i, a->value_dim - i);                \
     }                                                                                                                  \
     static void share_##NAME(void *data) {                                                                             \
         const attention_args *a = data;                                                                                \
         ptrdiff_t group = a->num_heads / a->num_kv_heads, unit, end;                                                   \
         share_of(a->num_rows * a->num_kv_heads, 1, a->num_threads, &unit, &end);                                       \
+        float *scores = a->scratch + this_thread(a->num_threads) * NUM_Q * a->max_keys;                                \
         for (; unit < end; unit++) {                                                                                   \
             ptrdiff_t row = unit / a->num_kv_heads, kv_head = unit % a->num_kv_heads;                                  \
-            float *scores = a->scratch + unit * NUM_Q * a->max_keys;                                                   \
             ptrdiff_t first = row ? a->ends[row - 1] : 0, num_keys = a->ends[row] - first;                             \
             const int64_t *slots = a->slots + first;                                                                   \
             for (ptrdiff_t from = 0; from < group; from += NUM_Q) {                                                    \
@@ -124,7 +160,7 @@ static float soften(float *scores, ptrdiff_t num_keys, float scaling, float soft
     }
 
 DEFINE_ATTENTION(f32, float)
-#ifdef __AVX512BW__
+#ifdef __AVX512BF16__
 DEFINE_ATTENTION(bf16, uint16_t)
 #endif
 #endif

@@ -10,24 +10,13 @@ import torch
 
 from osai.core.errors import SetupError
 from osai.node.engine.kernels.build import build, default_folder
+from osai.node.engine.kernels.structures import Attention, LayerArgs, LayerWeights
 
 _log = logging.getLogger(__name__)
 
 PANEL = 64  # outputs that lie together, see linear.c
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
-
-
-class Attention(ctypes.Structure):
-    """`attention_args` of attention.c."""
-
-    _fields_ = (
-        *((name, _POINTER) for name in ("query", "keys", "values", "out", "slots", "ends", "sinks", "scratch")),
-        *((name, _SIZE) for name in ("num_rows", "num_heads", "num_kv_heads", "dim", "value_dim", "query_stride",
-                                     "max_keys")),
-        *((name, ctypes.c_float) for name in ("scaling", "softcap")),
-        ("num_threads", _INT),
-    )  # fmt: skip
 
 
 class Kernels:
@@ -48,6 +37,7 @@ class Kernels:
         self._rope = self._find("rope", [_POINTER] * 3 + [_SIZE] * 5)
         self._swiglu = self._find("swiglu", [_POINTER] * 2 + [_SIZE] * 2)
         self._attend = self._find("attend", [ctypes.POINTER(Attention)])
+        self._layer = self._find("layer", [ctypes.POINTER(LayerWeights), ctypes.POINTER(LayerArgs)])
 
     def _find(self, name: str, argtypes: list[Any]) -> dict[torch.dtype, Any]:
         found = {}
@@ -124,6 +114,10 @@ class Kernels:
     def attend(self, dtype: torch.dtype, args: Attention) -> None:
         """Attention of single rows over paged keys, see attention.c."""
         self._attend[dtype](ctypes.byref(args))
+
+    def layer(self, dtype: torch.dtype, weights: LayerWeights, args: LayerArgs) -> None:
+        """A decoder layer over single rows, see layer.c."""
+        self._layer[dtype](ctypes.byref(weights), ctypes.byref(args))
 
 
 def panels_of(weight: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 /* Row by row: norms, rotary positions, gated activations. What a layer does between its linear layers, each in one pass. */
 #ifdef __AVX512F__
-#include "vectors.h"
+#include "kernels.h"
 
 /* Root mean square norm of x [num_rows, dim], rows `stride` apart, into y [num_rows, dim].
  * The weight takes part as offset + w, before the result is rounded, or after if `rounds_first`.
@@ -14,7 +14,8 @@
                 __m512 v = get_##NAME(x + i, first_lanes(dim - i));                                                    \
                 squares = _mm512_fmadd_ps(v, v, squares);                                                              \
             }                                                                                                          \
-            __m512 scale = _mm512_set1_ps(1.0f / __builtin_sqrtf(_mm512_reduce_add_ps(squares) / (float)dim + eps));   \
+            __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(squares) / (float)dim + eps);                           \
+            __m512 scale = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_sqrt_ps(mean));                                  \
             for (ptrdiff_t i = 0; i < dim; i += LANES) {                                                               \
                 __mmask16 mask = first_lanes(dim - i);                                                                 \
                 __m512 v = _mm512_mul_ps(get_##NAME(x + i, mask), scale);                                              \
@@ -59,7 +60,7 @@
 
 #define DEFINE_ALL(NAME, T) DEFINE_NORM(NAME, T) DEFINE_ROPE(NAME, T) DEFINE_SWIGLU(NAME, T)
 DEFINE_ALL(f32, float)
-#ifdef __AVX512BW__ /* masks of single 16-bit numbers */
+#ifdef __AVX512BF16__
 DEFINE_ALL(bf16, uint16_t)
 #endif
 #endif

@@ -9,7 +9,9 @@
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
 
-INLINE __mmask16 first_lanes(ptrdiff_t count) { return count >= LANES ? 0xffff : (__mmask16)((1u << count) - 1); }
+INLINE __mmask16 first_lanes(ptrdiff_t count) {
+    return count >= LANES ? 0xffff : count > 0 ? (__mmask16)((1u << count) - 1) : 0;
+}
 
 INLINE __m512 get_f32(const float *p, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, p); }
 INLINE void put_f32(float *p, __mmask16 mask, __m512 v) { _mm512_mask_storeu_ps(p, mask, v); }
@@ -35,8 +37,8 @@ INLINE __m512 round_bf16(__m512 v) { return widen(narrow(v)); }
 
 /* e^v to 2 ulp: 2^n * e^r with |r| <= ln(2) / 2, r's part by its Taylor series (as in Cephes' expf). */
 INLINE __m512 exp_16(__m512 v) {
-    v = _mm512_max_ps(v, _mm512_set1_ps(-87.3f)); /* below, 0 is as good */
-    v = _mm512_min_ps(v, _mm512_set1_ps(88.3f));
+    v = _mm512_max_ps(_mm512_set1_ps(-87.3f), v); /* below, 0 is as good; of two the second stays if one is NaN */
+    v = _mm512_min_ps(_mm512_set1_ps(88.3f), v);
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(v, _mm512_set1_ps(1.44269504f)), 0);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), v);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
