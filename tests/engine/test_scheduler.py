@@ -159,3 +159,23 @@ def test_nobody_waits_longer_than_a_step_for_each_before_it(lengths: list[int], 
             if not waiting[session]:
                 del waiting[session]
         assert all(step - last_served[session] <= len(lengths) for session in waiting)
+
+
+def test_short_prompts_go_whole_whoever_decodes() -> None:
+    """At the least of rows a step, the eighth of eight short prompts would come after the first's last token."""
+    scheduler = StepScheduler(StepLimits(max_prefill_tokens=128))
+    for session in range(8):
+        scheduler.open(spec_of(session, 40))
+    scheduler.open(spec_of(8, 4000))
+    scheduler.add(rows_of(0, 0, 40), 0.0)
+    assert taken(scheduler.next_step(0.0)) == [(0, 0, 40)]
+    scheduler.step_ended(1.0)
+    scheduler.add(rows_of(8, 0, 4000), 1.0)
+    scheduler.add(rows_of(0, 40, 1), 1.0)
+    for session in range(1, 8):
+        scheduler.add(rows_of(session, 0, 40), 1.0)
+    steps = [taken(scheduler.next_step(1.0 + step)) for step in range(3)]
+    assert steps[0] == [(0, 40, 1), (1, 0, 40), (2, 0, 40), (3, 0, 40), (8, 0, 8)]
+    assert {session for step in steps for session, _, _ in step} == set(range(9))
+    assert all(sum(count for _, _, count in step if count > 1) <= 128 for step in steps)
+    assert all(any(session == 8 for session, _, _ in step) for step in steps), "the long prompt goes on"

@@ -14,6 +14,7 @@ class StepLimits:
 
     max_prefill_tokens: int = _ACCELERATOR_PREFILL_TOKENS
     min_prefill_tokens: int = 8
+    short_prompt_tokens: int = 64
     max_decode_stretch: float = 1.5
     max_waiting_rows: int = 65536
 
@@ -29,6 +30,8 @@ class EngineOptions:
             2,048 tokens takes 3.76, 3.80 and 4.49 s over 2 stages in chunks of 128, 256 and 512.
         min_prefill_tokens: prompt tokens in one step at least, whoever decodes: they are almost free beside a decode
             row, since the weights are read anyway, and a prompt that waits comes to its end.
+        short_prompt_tokens: a prompt of so few tokens goes into steps without regard to who decodes: it is one pause,
+            as long as a few tokens take, and by the least of rows it would wait for many steps.
         max_decode_stretch: how many times longer a step with decode rows may take because of prompts. At 1.5 a token
             comes no later than half again as late, and a prompt takes about 1.0 to 2 times as long as alone (a GPU's
             2.5 times): less would stretch prompts more than it gains, and below 1.25, the distance between step sizes,
@@ -42,6 +45,7 @@ class EngineOptions:
 
     max_prefill_tokens: int | None = None
     min_prefill_tokens: int = 8
+    short_prompt_tokens: int = 64
     max_decode_stretch: float = 1.5
     max_waiting_rows: int = 65536
     block_size: int = 16
@@ -55,6 +59,7 @@ class EngineOptions:
         return StepLimits(
             max_prefill_tokens=most,
             min_prefill_tokens=min(self.min_prefill_tokens, most),
+            short_prompt_tokens=self.short_prompt_tokens,
             max_decode_stretch=self.max_decode_stretch,
             max_waiting_rows=self.max_waiting_rows,
         )

@@ -22,7 +22,8 @@ class StepScheduler:
     - a step with decode rows takes at most `max_decode_stretch` times what it would take without prompts;
     - a step of prompts alone, while all decode rows are away at other stages, ends when the first of them is due. If
       that is too soon for any step, it is held back, and goes with them;
-    - never less than `min_prefill_tokens`, so that each prompt comes to its end.
+    - never less than `min_prefill_tokens`, so that each prompt comes to its end;
+    - prompts of no more than `short_prompt_tokens` go first, up to `max_prefill_tokens` a step, whoever decodes.
     """
 
     def __init__(self, limits: StepLimits) -> None:
@@ -80,15 +81,27 @@ class StepScheduler:
         if group and (until_s := self._merge_until(len(group.sessions), group.room, now_s)) is not None:
             return self._hold(now_s, until_s)
         sessions = group.sessions if group else ()
-        budget = 0
+        short = [s for s in several if self._decoding.num_prompt_rows(s) <= self._limits.short_prompt_tokens]
+        long, budget = [s for s in several if s not in short], 0
         if several:
             self._decoding.prompts_wait(now_s)
+        if long:
             budget = self._prefill_budget(len(sessions), now_s)
-            if not budget:
+            if not budget and not short:
                 return ()
-        chunks = (*self._waiting.take_each(sessions), *self._waiting.take_by_turns(budget))
+        chunks = (*self._waiting.take_each(sessions), *self._take_prompts(short, long, budget))
+        self._held_until_s = None
         self._running, self._started_s, self._held_since_s = chunks, now_s, None
         return chunks
+
+    def _take_prompts(self, short: list[int], long: list[int], budget: int) -> list[Chunk]:
+        """Rows of short prompts as far as they fit, then of long ones: `budget` in all, or their least."""
+        limits = self._limits
+        room = limits.max_prefill_tokens - (min(budget, limits.min_prefill_tokens) if long else 0)
+        chunks = self._waiting.take_by_turns(short, room)
+        num_taken = sum(chunk.rows.count for chunk in chunks)
+        left = max(budget - num_taken, min(budget, limits.min_prefill_tokens))
+        return chunks + self._waiting.take_by_turns(long, min(left, limits.max_prefill_tokens - num_taken))
 
     def step_ended(self, now_s: float) -> None:
         """The step that was taken last, if any, has ended."""

@@ -20,6 +20,7 @@ StepSeconds = Callable[[int], float | None]  # by number of rows
 @dataclass(slots=True, eq=False)
 class _Session:
     spec: SessionSpec
+    began: int | None = None  # position of its first row: what came before it was here already
     arrived_s: float | None = None  # its last decode row
     active_until_s: float = float("-inf")  # it counts as decoding
     left_s: float | None = None  # the end of the step of its decode row; None while that is here
@@ -66,6 +67,11 @@ class DecodingSessions:
         """A session ends; an unknown one is no error."""
         self._sessions.pop(session, None)
 
+    def num_prompt_rows(self, session: int) -> int:
+        """Rows of an open session's prompt that are run, first to last."""
+        state = self._sessions[session]
+        return state.spec.num_prompt_tokens - (state.began or 0)
+
     def prompts_wait(self, now_s: float) -> None:
         """Prompts wait or run: what comes round now takes longer than usual."""
         self._prompts_s = now_s
@@ -73,6 +79,8 @@ class DecodingSessions:
     def arrived(self, rows: Rows, now_s: float) -> None:
         """Rows of an open session have come. One row past the prompt is a decode row."""
         session = self._sessions[rows.session]
+        if session.began is None:
+            session.began = rows.position
         if rows.count > 1 or rows.position < session.spec.num_prompt_tokens:
             return
         round_s = now_s - session.arrived_s if session.arrived_s is not None else 0.0

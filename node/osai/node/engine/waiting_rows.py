@@ -81,10 +81,10 @@ class WaitingRows:
         """The one row of each of these sessions."""
         return [self._take(session, 1) for session in sessions]
 
-    def take_by_turns(self, budget: int) -> list[Chunk]:
-        """Up to `budget` rows of sessions of which several wait."""
+    def take_by_turns(self, sessions: Iterable[int], budget: int) -> list[Chunk]:
+        """Up to `budget` rows of these sessions, which come in the order of turns."""
         chunks = []
-        for session in self.several():
+        for session in sessions:
             if budget == 0:
                 break
             chunks.append(self._take(session, budget))
