@@ -6,6 +6,7 @@ import torch
 from families.checkpoints import FAMILIES
 from families.fixtures import Checkpoints
 from families.reference import lazy_tensors, load_whole, read_config
+from families.test_bf16_batches import MIXTURES
 from osai.core.layers import LayerRange
 from osai.node.engine.attention import install
 from osai.node.engine.block_table import BlockTable
@@ -17,8 +18,8 @@ from osai.node.engine.packed_step import run_packed_step
 from osai.node.engine.span_model import load_span
 
 NUM_PROMPT, NUM_TOKENS = 21, 45
-# Errors of single numbers are rounding's luck, and where a router flips they are large: medians are compared.
-MAX_RATIO = 1.5
+MAX_RATIO = 1.5  # errors of single numbers are rounding's luck: medians are compared
+MAX_RATIO_OF_MIXTURES = 3  # where a rounding decides between experts, logits change by far more, in both
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -39,4 +40,4 @@ def test_logits_are_as_near_to_float32_as_those_of_transformers(family: str, che
     ]).float()  # fmt: skip
     our_error, their_error = (float((logits - exact).abs().mean(-1).median()) for logits in (ours, theirs))
     assert their_error > 0, "bfloat16 that rounds nothing would prove nothing"
-    assert our_error <= MAX_RATIO * their_error
+    assert our_error <= (MAX_RATIO_OF_MIXTURES if family in MIXTURES else MAX_RATIO) * their_error

@@ -75,7 +75,7 @@ def timing_parts(span: SpanModel) -> Iterator[PartTimer]:
         for cache in (KVCache, PagedStepCache):
             for name in ("update", "attend"):
                 _replace(undo, cache, name, timer.timed(getattr(cache, name), "attention"))
-        _replace(undo, KVCache, "single_rows", lambda *_: None)  # a fused layer is one call: it goes through its parts
+        _replace(undo, KVCache, "rows", lambda *_: None)  # a fused layer is one call: it goes through its parts
         _replace(undo, GraphedSteps, "step", lambda *_: None)  # nothing can be waited for within a graph
         _replace(undo, hosted_span, "sample", timer.timed(sampling.sample, "sampling"))
         if (kernels := load_kernels()) is not None:  # fused modules call them without a module between

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from osai.node.engine.attention import Binding, How, attend, install
-from osai.node.engine.fused_layer import SingleRows, fused_layers, looks_like_layer
+from osai.node.engine.fused_layer import LayerRows, fused_layers, looks_like_layer
 from osai.node.engine.fused_parts import fused_forms, looks_fusible
 from osai.node.engine.kernels.library import Kernels
 from osai.node.engine.kv_reads import SeenKeys
@@ -55,14 +55,14 @@ class _Passing:
         self._like[layer_idx] = (key, value)
         return key, value
 
-    def single_rows(self, layer_idx: int) -> SingleRows | None:
+    def rows(self, layer_idx: int) -> LayerRows | None:
         """Pages of a layer that has been through `update`, for as many rows."""
         if layer_idx not in self._like:
             return None
         keys, values = (torch.zeros_like(t[0].transpose(0, 1)).contiguous() for t in self._like[layer_idx])
         count, slots = len(keys), torch.arange(len(keys))
-        seen = SeenKeys(slots.repeat(count), (slots + 1) * count, (count,) * count, count)
-        return SingleRows(slots, seen, keys, values)
+        seen = SeenKeys(slots, torch.zeros_like(slots), torch.full_like(slots, count), count)
+        return LayerRows(slots, seen, keys, values)
 
     def attend(
         self, _layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: How

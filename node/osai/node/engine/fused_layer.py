@@ -1,4 +1,4 @@
-"""A decoder layer as one call, for steps in which every session brings one row."""
+"""A decoder layer as one call."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ _LINE = 64  # bytes, on whose multiples buffers begin
 
 
 @dataclass(frozen=True, slots=True)
-class SingleRows:
-    """Where the rows of a step, one a session, lie in a layer's pages.
+class LayerRows:
+    """Where the rows of a step lie in a layer's pages.
 
     Attributes:
         slots: int64 [num_rows], where each row's key and value go.
@@ -37,7 +37,7 @@ class SingleRows:
 class FusedLayer(nn.Module):
     """A layer of fused parts: norm, attention, norm, gated MLP, each pair's result added to what came in.
 
-    A step that brings more than one row of a session, or a cache of another kind, goes through the parts.
+    With a cache whose pages the kernels can't use, a step goes through the parts.
     """
 
     def __init__(self, layer: Any, kernels: Kernels) -> None:  # noqa: ANN401  any family's class
@@ -79,7 +79,7 @@ class FusedLayer(nn.Module):
         **kwargs: object,
     ) -> torch.Tensor:
         """[1, num_rows, hidden_size] to the same."""
-        lies = getattr(cache, "single_rows", None)  # caches of other kinds have none
+        lies = getattr(cache, "rows", None)  # caches of other kinds have none
         rows = None if lies is None else lies(self._attention.layer_idx)
         if rows is None:
             out: torch.Tensor = self.layer(
@@ -91,7 +91,7 @@ class FusedLayer(nn.Module):
         self._run(hidden, cos, sin, rows)
         return hidden[None]
 
-    def _run(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rows: SingleRows) -> None:
+    def _run(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rows: LayerRows) -> None:
         num_rows, hidden_size = hidden.shape
         seen, kv_heads, dim = rows.seen, rows.keys.shape[1], rows.keys.shape[2]
         max_keys = seen.max_count
@@ -107,7 +107,8 @@ class FusedLayer(nn.Module):
         scratch = tiles + sizes[3]
         attends = self._attention
         attention = Attention(
-            None, rows.keys.data_ptr(), rows.values.data_ptr(), None, seen.slots.data_ptr(), seen.ends.data_ptr(),
+            None, rows.keys.data_ptr(), rows.values.data_ptr(), None,
+            seen.slots.data_ptr(), seen.begins.data_ptr(), seen.ends.data_ptr(),
             None if self._sinks is None else self._sinks.data_ptr(), scratch,
             num_rows, attends.num_heads, kv_heads, dim, dim, 0, max_keys, attends.scaling, self._softcap,
         )  # fmt: skip

@@ -7,8 +7,8 @@ import torch
 
 from osai.core.errors import InternalError, ResourceExhaustedError
 from osai.node.engine.attention import How, attend
-from osai.node.engine.cpu_attention import attend_singles
-from osai.node.engine.fused_layer import SingleRows
+from osai.node.engine.cpu_attention import attend_rows
+from osai.node.engine.fused_layer import LayerRows
 from osai.node.engine.kernels.library import load_kernels
 from osai.node.engine.kv_pages import PagedLayer
 from osai.node.engine.kv_plan import OWN_BLOCKS, KVPlan, LayerShape, full_plan
@@ -104,20 +104,19 @@ class KVCache:
         layout, keys, values = self.storage(layer)
         if shape.expands:
             keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
-        outs, by_kernel = [], self._kernels is not None and not shape.expands and self._kernels.can(query.dtype)
-        if by_kernel and self._kernels is not None and self.layout.num_single:
-            outs.append(attend_singles(self._kernels, query, keys, values, layout.seen(shape.window), how))
-        reads = layout.reads(shape.window, from_past=shape.expands, without_singles=by_kernel)
-        outs += [_attend_read(read, query, keys, values, how) for read in reads]
+        if self._kernels is not None and not shape.expands and self._kernels.can(query.dtype):
+            return attend_rows(self._kernels, query, keys, values, layout.seen(shape.window), how)
+        reads = layout.reads(shape.window, from_past=shape.expands)
+        outs = [_attend_read(read, query, keys, values, how) for read in reads]
         return outs[0] if len(outs) == 1 else torch.cat(outs, 2)
 
-    def single_rows(self, layer: int) -> SingleRows | None:
-        """Where the rows of the step in hand lie, if every session brings one and osai's kernels may read the pages."""
+    def rows(self, layer: int) -> LayerRows | None:
+        """Where the rows of the step in hand lie in a layer's pages, if osai's kernels may read and write these."""
         shape = self._shapes[layer]
-        if self._kernels is None or self.layout.num_single < self.layout.num_tokens or shape.expands:
+        if self._kernels is None or shape.expands or not self._kernels.can(shape.dtype):
             return None
         layout, keys, values = self.storage(layer)
-        return SingleRows(layout.slots, layout.seen(shape.window), keys, values)
+        return LayerRows(layout.slots, layout.seen(shape.window), keys, values)
 
     def storage(self, layer: int) -> tuple[GroupLayout, torch.Tensor, torch.Tensor]:
         """Where the step in hand lies in a layer's pages, and its keys and values, each [rows, heads, dim]."""

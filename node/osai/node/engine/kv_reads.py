@@ -39,18 +39,18 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class SeenKeys:
-    """The keys that the parts of one row see, which are the packed rows [0, num_single).
+    """The keys that each packed row sees.
 
     Attributes:
-        slots: int64 [sum of counts], the slots of the first part's keys, then the second's and so on.
-        ends: int64 [num_single], where each part's keys end in `slots`.
-        counts: of each part.
-        max_count: the most of them.
+        slots: int64, the slots of each part's keys, one part after the other.
+        begins: int64 [num_tokens], where in `slots` the keys of each row begin.
+        ends: int64 [num_tokens], and where they end.
+        max_count: the most keys of a row.
     """
 
     slots: torch.Tensor
+    begins: torch.Tensor
     ends: torch.Tensor
-    counts: tuple[int, ...]
     max_count: int
 
 
@@ -64,7 +64,7 @@ class GroupLayout:
     def __init__(self, step: "StepLayout", tables: Sequence[BlockTable]) -> None:
         self._step, self._tables = step, tables
         self.slots = torch.cat([t.slots(part.position, part.end) for part, t in zip(step.parts, tables, strict=True)])
-        self._reads: dict[tuple[Window, bool, bool], tuple[Read, ...]] = {}
+        self._reads: dict[tuple[Window, bool], tuple[Read, ...]] = {}
         self._seen: dict[Window, SeenKeys] = {}
         self._past: torch.Tensor | None = None
 
@@ -75,30 +75,32 @@ class GroupLayout:
             self._past = torch.cat([t.slots(0, part.end) for part, t in self._parts()])
         return self._past
 
-    def reads(self, window: Window, *, from_past: bool = False, without_singles: bool = False) -> tuple[Read, ...]:
+    def reads(self, window: Window, *, from_past: bool = False) -> tuple[Read, ...]:
         """The attention calls of a layer, built once a step for each kind of window.
 
         Args:
             window: of the layer.
             from_past: keys are numbered as in `past_slots`, not by slot.
-            without_singles: leave out the parts of one row.
         """
-        key = (window, from_past, without_singles)
+        key = (window, from_past)
         if key not in self._reads:
-            self._reads[key] = tuple(
-                self._past_reads(window) if from_past else self._slot_reads(window, without_singles=without_singles)
-            )
+            self._reads[key] = tuple(self._past_reads(window) if from_past else self._slot_reads(window))
         return self._reads[key]
 
     def seen(self, window: Window) -> SeenKeys:
-        """The keys that the parts of one row see in a layer with this window, built once a step."""
+        """The keys that each row sees in a layer with this window, built once a step."""
         if window not in self._seen:
-            slots = [t.slots(window.first_key(part.position), part.end) for part, t in self._singles()]
-            counts = tuple(len(s) for s in slots)
-            ends = torch.tensor(counts, dtype=torch.int64).cumsum(0).to(self._step.device)
-            self._seen[window] = SeenKeys(
-                torch.cat(slots) if slots else self.slots[:0], ends, counts, max(counts, default=0)
-            )
+            pieces, shifts, length = [], [], 0  # shift: from a position to its place in the slots
+            for part, table in self._parts():
+                first = window.first_key(part.position)
+                pieces.append(table.slots(first, part.end))
+                shifts.append(length - first)
+                length += part.end - first
+            counts = torch.tensor([part.count for part in self._step.parts])
+            shift = torch.tensor(shifts).repeat_interleave(counts).to(self._step.device)  # [num_tokens]
+            begins = window.first_keys(self._step.positions) + shift
+            ends = self._step.positions + 1 + shift
+            self._seen[window] = SeenKeys(torch.cat(pieces), begins, ends, int((ends - begins).max()))
         return self._seen[window]
 
     def _parts(self) -> "Iterator[tuple[Part, BlockTable]]":
@@ -107,16 +109,16 @@ class GroupLayout:
     def _singles(self) -> "list[tuple[Part, BlockTable]]":
         return list(self._parts())[: self._step.num_single]
 
-    def _slot_reads(self, window: Window, *, without_singles: bool) -> Iterator[Read]:
+    def _slot_reads(self, window: Window) -> Iterator[Read]:
         step = self._step
         single = step.parts[: step.num_single]
         num_keys = max((part.end - window.first_key(part.position) for part in single), default=0)
-        gathers = step.num_single > 1 and step.num_single * num_keys <= MAX_GATHERED_KEYS and not without_singles
+        gathers = step.num_single > 1 and step.num_single * num_keys <= MAX_GATHERED_KEYS
         if gathers:
             yield self._gather(window, num_keys)
         row = 0
         for i, (part, table) in enumerate(self._parts()):
-            if i >= step.num_single or not (gathers or without_singles):
+            if i >= step.num_single or not gathers:
                 first = max(table.first, window.first_read(part.position))
                 run = table.run(first, part.end)
                 keys = table.slots(first, part.end) if run is None else run

@@ -27,6 +27,14 @@ class Window:
             return position // self.size * self.size
         return 0
 
+    def first_keys(self, positions: torch.Tensor) -> torch.Tensor:
+        """`first_key` of each of the positions, int64 [num_rows]."""
+        if self.kind == "sliding":
+            return (positions - (self.size - 1)).clamp_min(0)
+        if self.kind == "chunked":
+            return positions // self.size * self.size
+        return torch.zeros_like(positions)
+
     def first_read(self, position: int) -> int:
         """Position of the first key to hand to attention along with a mask, and so of the first that is kept.
 

@@ -1,4 +1,4 @@
-/* Attention of single rows over paged keys and values: each row has its own list of slots.
+/* Attention of rows over paged keys and values, each over slots of its own.
  *
  * Work is split over rows and key heads. For one of these the scores of all keys lie in the thread's part of `scratch`,
  * then their softmax, in float32; the query heads that share a key head go by fours, so that a key is read once for
@@ -137,8 +137,8 @@ static float soften(float *scores, ptrdiff_t num_keys, float scaling, float soft
         float *scores = a->scratch + this_thread(a->num_threads) * NUM_Q * a->max_keys;                                \
         for (; unit < end; unit++) {                                                                                   \
             ptrdiff_t row = unit / a->num_kv_heads, kv_head = unit % a->num_kv_heads;                                  \
-            ptrdiff_t first = row ? a->ends[row - 1] : 0, num_keys = a->ends[row] - first;                             \
-            const int64_t *slots = a->slots + first;                                                                   \
+            ptrdiff_t num_keys = a->ends[row] - a->begins[row];                                                        \
+            const int64_t *slots = a->slots + a->begins[row];                                                          \
             for (ptrdiff_t from = 0; from < group; from += NUM_Q) {                                                    \
                 ptrdiff_t head = kv_head * group + from;                                                               \
                 int num_q = group - from < NUM_Q ? (int)(group - from) : NUM_Q;                                        \

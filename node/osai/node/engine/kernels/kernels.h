@@ -12,8 +12,8 @@ typedef struct {
     const void *query;           /* [num_rows, num_heads, dim], rows query_stride apart */
     const void *keys, *values;   /* [slots, num_kv_heads, dim], [slots, num_kv_heads, value_dim] */
     void *out;                   /* [num_rows, num_heads, value_dim] */
-    const int64_t *slots;        /* of the first row's keys, then of the second's and so on */
-    const int64_t *ends;         /* [num_rows], where each row's keys end in slots */
+    const int64_t *slots;        /* of keys */
+    const int64_t *begins, *ends; /* [num_rows], which of slots each row sees */
     const float *sinks;          /* [num_heads], or NULL */
     float *scratch;              /* [num_threads, 4, max_keys] */
     ptrdiff_t num_rows, num_heads, num_kv_heads, dim, value_dim, query_stride, max_keys;

@@ -1,4 +1,4 @@
-/* A whole decoder layer over rows that each bring one token: what Python would call one after the other.
+/* A whole decoder layer over packed rows: what Python would call one after the other.
  *
  *     hidden += o(attend(rope(qkv(norm(hidden)))))
  *     hidden += down(silu(gate) * up)  of norm(hidden)

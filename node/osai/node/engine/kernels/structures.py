@@ -14,7 +14,7 @@ class Attention(ctypes.Structure):
     """`attention_args`."""
 
     _fields_ = (
-        *_fields(_POINTER, "query keys values out slots ends sinks scratch"),
+        *_fields(_POINTER, "query keys values out slots begins ends sinks scratch"),
         *_fields(_SIZE, "num_rows num_heads num_kv_heads dim value_dim query_stride max_keys"),
         *_fields(_FLOAT, "scaling softcap"),
         ("num_threads", _INT),
