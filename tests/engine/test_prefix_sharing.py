@@ -163,7 +163,7 @@ async def test_nothing_of_a_failed_session_is_shared(llama: Path) -> None:
         def spoil(_: object, __: object, out: torch.Tensor) -> torch.Tensor:
             return out * torch.nan if out.shape[1] == 10 else out
 
-        hook = model.decoder.layers[-1].input_layernorm.register_forward_hook(spoil)
+        hook = model.decoder.layers[-1].register_forward_hook(spoil)
         await harness.engine.open(spec(1, BEGIN))
         harness.submit(1, 0, torch.ones(50, 64))
         failed = (await harness.output(2)).failed

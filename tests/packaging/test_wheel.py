@@ -56,7 +56,15 @@ def test_the_bare_wheel_needs_no_torch_and_no_model_code(metadata: Message) -> N
 
 
 def test_the_extras_are_offered(metadata: Message) -> None:
-    assert set(metadata.get_all("Provides-Extra", [])) == {"node", "coordinator", "all", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "node",
+        "coordinator",
+        "all",
+        "cuda",
+        "flashinfer",
+        "bench",
+        "dev",
+    }
     assert metadata["License-Expression"] == "Apache-2.0"
 
 
