@@ -175,7 +175,7 @@ def test_short_prompts_go_whole_whoever_decodes() -> None:
     for session in range(1, 8):
         scheduler.add(rows_of(session, 0, 40), 1.0)
     steps = [taken(scheduler.next_step(1.0 + step)) for step in range(3)]
-    assert steps[0] == [(0, 40, 1), (1, 0, 40), (2, 0, 40), (3, 0, 40), (8, 0, 8)]
+    assert steps[0] == [(0, 40, 1), (1, 0, 40), (2, 0, 40), (3, 0, 40), (4, 0, 4), (8, 0, 4)]
     assert {session for step in steps for session, _, _ in step} == set(range(9))
     assert all(sum(count for _, _, count in step if count > 1) <= 128 for step in steps)
     assert all(any(session == 8 for session, _, _ in step) for step in steps), "the long prompt goes on"

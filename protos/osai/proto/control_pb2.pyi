@@ -129,7 +129,7 @@ class Join(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     dtype: _builtins.str
-    """of weights, activations and KV"""
+    """as osai.core.precision names it: bfloat16, auto+int8"""
     memory_bytes: _builtins.int
     """for weights and KV together"""
     @_builtins.property

@@ -13,7 +13,7 @@ class StepLimits:
     """What the steps of a span may take; see EngineOptions."""
 
     max_prefill_tokens: int = _ACCELERATOR_PREFILL_TOKENS
-    min_prefill_tokens: int = 8
+    min_prefill_tokens: int = 4
     short_prompt_tokens: int = 64
     max_decode_stretch: float = 1.5
     max_waiting_rows: int = 65536
@@ -28,8 +28,9 @@ class EngineOptions:
             512 elsewhere. Reading the weights is paid for by some ten rows on a CPU core, some hundred on a GPU.
             Shorter chunks fill a pipeline sooner: on a CPU a row costs the same in chunks of 64 to 512, and a prompt of
             2,048 tokens takes 3.76, 3.80 and 4.49 s over 2 stages in chunks of 128, 256 and 512.
-        min_prefill_tokens: prompt tokens in one step at least, whoever decodes: they are almost free beside a decode
-            row, since the weights are read anyway, and a prompt that waits comes to its end.
+        min_prefill_tokens: prompt tokens in one step at least, whoever decodes, so that a prompt that waits comes to its
+            end. 4 are almost free beside a decode row, as the weights are read anyway. With 8, whose attention over
+            some thousand tokens costs as much as the step, gaps between tokens grew threefold and not by half.
         short_prompt_tokens: a prompt of so few tokens goes into steps without regard to who decodes: it is one pause,
             as long as a few tokens take, and by the least of rows it would wait for many steps.
         max_decode_stretch: how many times longer a step with decode rows may take because of prompts. At 1.5 a token
@@ -44,7 +45,7 @@ class EngineOptions:
     """
 
     max_prefill_tokens: int | None = None
-    min_prefill_tokens: int = 8
+    min_prefill_tokens: int = 4
     short_prompt_tokens: int = 64
     max_decode_stretch: float = 1.5
     max_waiting_rows: int = 65536
