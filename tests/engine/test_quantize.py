@@ -3,10 +3,9 @@ import torch
 from torch import nn
 
 from osai.core.errors import SetupError
+from osai.core.precision import Quantization, bytes_per_weight
 from osai.node.engine.quantize import (
-    Quantization,
     announced_dtype,
-    bytes_per_weight,
     can_quantize,
     check_quantization,
     planned_bytes,
@@ -49,9 +48,9 @@ def test_what_a_device_can_do_is_let_through(wanted: str, device: str, dtype: to
 def test_names_and_sizes() -> None:
     assert announced_dtype(torch.bfloat16, "none") == "bfloat16"
     assert announced_dtype(torch.float32, "int8") == "float32+int8"
-    assert bytes_per_weight("none", torch.float32) == 4
-    assert bytes_per_weight("int8", torch.bfloat16) == 1
-    assert bytes_per_weight("int4", torch.bfloat16) == pytest.approx(0.53, abs=0.01)
+    assert planned_bytes("q_proj.weight", (64, 64), "none", torch.float32) == 4 * 64 * 64
+    assert bytes_per_weight("int8") == 1
+    assert bytes_per_weight("int4") == pytest.approx(0.53, abs=0.01)
 
 
 def test_rows_that_torchs_kernel_would_read_past_stay_plain() -> None:

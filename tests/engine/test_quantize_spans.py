@@ -15,13 +15,13 @@ from families.reference import lazy_tensors, read_config
 from osai.core.embedded import model_dir
 from osai.core.errors import AssignmentError, WeightsError
 from osai.core.layers import LayerRange
+from osai.core.precision import Quantization
 from osai.node.engine.attention import install
 from osai.node.engine.block_table import BlockTable
 from osai.node.engine.kv_cache import KVCache
 from osai.node.engine.kv_shapes import measure_shapes
 from osai.node.engine.layout import Part
 from osai.node.engine.packed_step import run_packed_step
-from osai.node.engine.quantize import Quantization
 from osai.node.engine.quantize_int8 import Int8Linear
 from osai.node.engine.quantize_kernel import Int8Kernel
 from osai.node.engine.span_model import SpanModel, load_span

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from osai.core.errors import SetupError
+from osai.core.precision import Quantization
 from osai.node.engine import quantize_torchao
-from osai.node.engine.quantize import Quantization, stored_bytes
+from osai.node.engine.quantize import stored_bytes
 from osai.node.engine.quantize_torchao import check_torchao, quantize_in_place
 
 

@@ -15,10 +15,11 @@ from osai.core.errors import ManifestError, WeightsError
 from osai.core.frames import FrameShape
 from osai.core.layers import LayerRange
 from osai.core.manifest import SignedManifest, parse, verify
+from osai.core.precision import Quantization
 from osai.node.config import NodeConfig
 from osai.node.device import Device, check_dtype
 from osai.node.engine.engine import Engine
-from osai.node.engine.quantize import Quantization, announced_dtype, check_quantization, planned_bytes
+from osai.node.engine.quantize import announced_dtype, check_quantization, planned_bytes
 from osai.node.engine.quantize_torchao import check_torchao
 from osai.node.engine.span_model import load_span
 from osai.node.membership import Assigned, SpanStatus

@@ -4,27 +4,20 @@ Which layers: plain linear layers, the LM head among them. Routers, experts' fus
 they are: a router's rounding sends a token to another expert, and no kernel here reads fused experts in fewer bits.
 """
 
-import re
 from collections.abc import Iterator, Sequence
-from math import ceil, prod
-from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
 from transformers.models.falcon.modeling_falcon import FalconLinear
 
 from osai.core.errors import SetupError
+from osai.core.precision import INT4_GROUP, QUANTIZATIONS, Precision, Quantization
 
-Quantization: TypeAlias = Literal["none", "int8", "int4", "fp8"]
-QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
-
-INT4_GROUP = 128  # input features that share a scale; torchao's default, and what published int4 checkpoints use
 IN_MULTIPLE = 16  # torch's int8 kernel reads past the end of rows of any other length
 INT4_OUT_MULTIPLE = 8  # rows in a tile of the int4 kernel
 # Compute capability from which a GPU has the arithmetic: int4's kernel needs bf16 tensor cores, fp8 is Ada's and later.
 _MIN_CAPABILITY: dict[Quantization, tuple[int, int]] = {"int4": (8, 0), "fp8": (8, 9)}
 _MIN_ELEMENTS = 64 * 64  # smaller weights save nothing
-_STAYS = re.compile(r"embed|\bwte\b|expert|router|\bgate\.weight|feed_forward\.gate")
 _PLAIN_FORWARDS = frozenset({nn.Linear.forward, FalconLinear.forward})
 
 
@@ -60,25 +53,10 @@ def check_quantization(
     return found
 
 
-def bytes_per_weight(quantization: Quantization, dtype: torch.dtype) -> float:
-    """Bytes that one weight of a quantised linear layer takes in memory, scales not counted where they are few."""
-    if quantization == "none":
-        return float(dtype.itemsize)
-    if quantization == "int4":
-        return 0.5 + 4 / INT4_GROUP  # a scale and a zero point in bf16 for each group
-    return 1.0
-
-
 def planned_bytes(name: str, shape: Sequence[int], quantization: Quantization, dtype: torch.dtype) -> int:
-    """What a checkpoint's tensor will take in memory, worked out from its name and shape alone.
-
-    Rather too much than too little: of names that tell of embeddings, experts or routers none is taken as quantised.
-    """
-    count = prod(shape)
-    is_linear = len(shape) == 2 and count >= _MIN_ELEMENTS and not _STAYS.search(name)  # noqa: PLR2004
-    if quantization == "none" or not is_linear or not _fits_kernel(shape, quantization):
-        return count * dtype.itemsize
-    return ceil(count * bytes_per_weight(quantization, dtype)) + shape[0] * dtype.itemsize
+    """What a checkpoint's tensor will take in memory, worked out from its name and shape alone, see Precision."""
+    precision = Precision(dtype=name_of(dtype), quantization=quantization)
+    return precision.tensor_bytes(name, shape, dtype.itemsize)
 
 
 def announced_dtype(dtype: torch.dtype, quantization: Quantization) -> str:
@@ -87,7 +65,7 @@ def announced_dtype(dtype: torch.dtype, quantization: Quantization) -> str:
     Spans of one pipeline must have equal names. A mixed one would run, since what travels is in the activations' dtype,
     but nobody could say which model it is that answers.
     """
-    return name_of(dtype) if quantization == "none" else f"{name_of(dtype)}+{quantization}"
+    return str(Precision(dtype=name_of(dtype), quantization=quantization))
 
 
 def name_of(dtype: torch.dtype) -> str:

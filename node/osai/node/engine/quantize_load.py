@@ -11,7 +11,8 @@ from torch import nn
 from transformers.core_model_loading import ConversionOps
 
 from osai.core.errors import AssignmentError
-from osai.node.engine.quantize import Quantization, can_quantize, quantizable
+from osai.core.precision import Quantization
+from osai.node.engine.quantize import can_quantize, quantizable
 from osai.node.engine.quantize_int8 import Int8Linear
 from osai.node.engine.quantize_kernel import load_int8_kernel
 from osai.node.engine.quantize_torchao import quantize_in_place

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from osai.core.errors import SetupError
-from osai.node.engine.quantize import INT4_GROUP, Quantization
+from osai.core.precision import INT4_GROUP, Quantization
 
 
 def check_torchao(quantization: Quantization, device_type: str) -> None:

@@ -12,12 +12,13 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from osai.core.layers import LayerRange
+from osai.core.precision import Quantization
 from osai.node.engine.experts import install_experts
 from osai.node.engine.fused import fuse
 from osai.node.engine.kernels.library import load_kernels
 from osai.node.engine.loading import fill, quiet
 from osai.node.engine.packed_linear import pack_linears
-from osai.node.engine.quantize import Quantization, stored_bytes
+from osai.node.engine.quantize import stored_bytes
 from osai.node.engine.quantize_load import LoadQuantizer
 from osai.node.engine.text_model import Absent, Skeleton, build
 
