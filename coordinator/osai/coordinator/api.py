@@ -17,6 +17,41 @@ class ChatMessage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageView:
+    """One stage of a pipeline."""
+
+    node_id: str
+    address: str
+    span: LayerRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownToken:
+    """A generated token that a client has already."""
+
+    token_id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """A session to go on with, that another coordinator ran, or this one before it was restarted.
+
+    Attributes:
+        session: its number on every edge.
+        attempt: 1 for the first resumption of the session, and rises: the later one overtakes the earlier.
+        tokens: all that the client has, from index 0 on.
+        pipeline: the last one that the client knows; its stages may still hold the session's KV.
+    """
+
+    session: int
+    attempt: int
+    tokens: tuple[KnownToken, ...]
+    pipeline: tuple[StageView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """One generation, its bounds not yet checked against the model.
 
@@ -27,6 +62,7 @@ class GenerationRequest:
         stop: strings that end the generation; the text ends before the first of them.
         stop_token_ids: tokens that end it, besides the model's own end-of-sequence.
         ignore_eos: generate on past the model's end-of-sequence.
+        resume: go on with this session; everything else, the seed included, is as it was at its beginning.
     """
 
     model_id: str
@@ -36,20 +72,12 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageView:
-    """One stage of a pipeline."""
-
-    node_id: str
-    address: str
-    span: LayerRange
+    resume: Resumption | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The session is open on every stage.
+    """The session is open on every stage; of one that was resumed, chunks follow from the first new token on.
 
     Attributes:
         num_cached_tokens: of the prompt, whose KV all stages had already.
@@ -83,6 +111,23 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rerouted:
+    """The session goes on over another pipeline, indices where they were. `pause_s`: from the loss until it is set up."""
+
+    pipeline: tuple[StageView, ...]
+    reason: str
+    pause_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Part of the model has no node just now; the session waits for one, for `remaining_s` at most."""
+
+    reason: str
+    remaining_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The generation is complete. `reason` is "stop" or "length"."""
 
@@ -91,9 +136,10 @@ class Finished:
     num_generated_tokens: int
     ttft_s: float
     decode_tokens_per_s: float
+    num_recoveries: int = 0
 
 
-GenerationEvent = Started | Chunk | Finished
+GenerationEvent = Started | Chunk | Rerouted | Waiting | Finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,13 +205,16 @@ class SwarmView:
     dht_addresses: tuple[str, ...]
     models: tuple[ModelView, ...]
     nodes: tuple[NodeView, ...]
+    coordinators: tuple[str, ...] = ()  # HOST:PORT of every one that is known, this one's first
 
 
 class Generations(Protocol):
     """The coordinator as its front doors see it."""
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """Run one generation: one Started, any number of Chunks, one Finished. Closing it early cancels.
+        """Run one generation: one Started, any number of Chunks, one Finished; Rerouted and Waiting in between.
+
+        Closing it early cancels.
 
         Raises:
             OsaiError: the typed reason why it can't start or go on; nothing follows it.

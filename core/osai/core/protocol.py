@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from osai.core.errors import ProtocolMismatchError
 from osai.proto import common_pb2
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2  # 2: sessions go on in later epochs (ResumeSession), standbys, probes
 OLDEST_PROTOCOL_VERSION = 1  # the oldest that this release still speaks
 
 
@@ -19,18 +19,29 @@ def software() -> str:
 
 def hello(peer_id: str = "") -> common_pb2.Hello:
     """This side's greeting; `peer_id` is empty for a client."""
-    return common_pb2.Hello(protocol_version=PROTOCOL_VERSION, software=software(), peer_id=peer_id)
+    return common_pb2.Hello(
+        protocol_version=OLDEST_PROTOCOL_VERSION,
+        newest_version=PROTOCOL_VERSION,
+        software=software(),
+        peer_id=peer_id,
+    )
 
 
-def check_hello(theirs: common_pb2.Hello) -> None:
-    """Accept a peer's greeting.
+def check_hello(theirs: common_pb2.Hello) -> int:
+    """Accept a peer's greeting; the newest version that both sides speak.
 
     Raises:
-        ProtocolMismatchError: if its version is one that this release does not speak.
+        ProtocolMismatchError: if there is none.
     """
-    if not OLDEST_PROTOCOL_VERSION <= theirs.protocol_version <= PROTOCOL_VERSION:
+    oldest, newest = theirs.protocol_version, max(theirs.protocol_version, theirs.newest_version)
+    if max(oldest, OLDEST_PROTOCOL_VERSION) > min(newest, PROTOCOL_VERSION):
         spoken = f"{OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}"
         raise ProtocolMismatchError(
-            f"peer {theirs.software or 'of unknown software'} speaks protocol {theirs.protocol_version}, "
+            f"peer {theirs.software or 'of unknown software'} speaks protocol {_versions(oldest, newest)}, "
             f"{software()} speaks {spoken}: upgrade the older side"
         )
+    return min(newest, PROTOCOL_VERSION)
+
+
+def _versions(oldest: int, newest: int) -> str:
+    return str(newest) if oldest == newest else f"{oldest} to {newest}"

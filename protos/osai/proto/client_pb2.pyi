@@ -174,12 +174,16 @@ class GenerateRequest(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """may be empty where the swarm serves exactly one model"""
     prompt: _builtins.str
     max_tokens: _builtins.int
     """unset: to the end of the context"""
     ignore_eos: _builtins.bool
+    protocol_version: _builtins.int
+    """that the client speaks; 0: 1, to which Rerouted and Waiting are not sent"""
     @_builtins.property
     def token_ids(self) -> Global___TokenIds: ...
     @_builtins.property
@@ -190,6 +194,10 @@ class GenerateRequest(_message.Message):
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def resume(self) -> Global___Resume:
+        """go on with a session that another coordinator, or this one before a restart, ran"""
+
     def __init__(
         self,
         *,
@@ -202,10 +210,12 @@ class GenerateRequest(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         ignore_eos: _builtins.bool = ...,
+        resume: Global___Resume | None = ...,
+        protocol_version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "prompt", b"prompt", "sampling", b"sampling", "token_ids", b"token_ids"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "prompt", b"prompt", "resume", b"resume", "sampling", b"sampling", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "chat", b"chat", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "model_id", b"model_id", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "chat", b"chat", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "model_id", b"model_id", "prompt", b"prompt", "protocol_version", b"protocol_version", "resume", b"resume", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
@@ -219,30 +229,79 @@ class GenerateRequest(_message.Message):
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
+class Resume(_message.Message):
+    """All that is needed to go on with a session. The request's other fields are those that it began with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    attempt: _builtins.int
+    """1 for the first resumption of the session, and rises"""
+    seed: _builtins.int
+    """as Started said"""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.SampledToken]:
+        """all that the client has, from index 0 on"""
+
+    @_builtins.property
+    def pipeline(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Stage]:
+        """as Started or the last Rerouted said"""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        tokens: _abc.Iterable[_common_pb2.SampledToken] | None = ...,
+        pipeline: _abc.Iterable[_common_pb2.Stage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "pipeline", b"pipeline", "seed", b"seed", "session_id", b"session_id", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resume: _TypeAlias = Resume  # noqa: Y015
+
+@_typing.final
 class GenerateEvent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STARTED_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    REROUTED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___Started: ...
     @_builtins.property
     def chunk(self) -> Global___Chunk: ...
     @_builtins.property
     def finished(self) -> Global___Finished: ...
+    @_builtins.property
+    def rerouted(self) -> Global___Rerouted: ...
+    @_builtins.property
+    def waiting(self) -> Global___Waiting: ...
     def __init__(
         self,
         *,
         started: Global___Started | None = ...,
         chunk: Global___Chunk | None = ...,
         finished: Global___Finished | None = ...,
+        rerouted: Global___Rerouted | None = ...,
+        waiting: Global___Waiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "finished", b"finished", "kind", b"kind", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "finished", b"finished", "kind", b"kind", "rerouted", b"rerouted", "started", b"started", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "finished", b"finished", "kind", b"kind", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "finished", b"finished", "kind", b"kind", "rerouted", b"rerouted", "started", b"started", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["started", "chunk", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["started", "chunk", "finished", "rerouted", "waiting"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -258,6 +317,7 @@ class Started(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     NUM_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    COORDINATORS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     model_id: _builtins.str
     num_prompt_tokens: _builtins.int
@@ -266,6 +326,10 @@ class Started(_message.Message):
     """of the prompt, whose KV every stage had already"""
     @_builtins.property
     def pipeline(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Stage]: ...
+    @_builtins.property
+    def coordinators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """HOST:PORT of those that the session can go on with, this one's first"""
+
     def __init__(
         self,
         *,
@@ -275,14 +339,71 @@ class Started(_message.Message):
         seed: _builtins.int = ...,
         pipeline: _abc.Iterable[_common_pb2.Stage] | None = ...,
         num_cached_tokens: _builtins.int = ...,
+        coordinators: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "num_cached_tokens", b"num_cached_tokens", "num_prompt_tokens", b"num_prompt_tokens", "pipeline", b"pipeline", "seed", b"seed", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "model_id", b"model_id", "num_cached_tokens", b"num_cached_tokens", "num_prompt_tokens", b"num_prompt_tokens", "pipeline", b"pipeline", "seed", b"seed", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Started: _TypeAlias = Started  # noqa: Y015
+
+@_typing.final
+class Rerouted(_message.Message):
+    """The session goes on over another pipeline; indices go on where they were."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PAUSE_S_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """for people"""
+    pause_s: _builtins.float
+    """from the loss to the new pipeline's being set up"""
+    @_builtins.property
+    def pipeline(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Stage]: ...
+    def __init__(
+        self,
+        *,
+        pipeline: _abc.Iterable[_common_pb2.Stage] | None = ...,
+        reason: _builtins.str = ...,
+        pause_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pause_s", b"pause_s", "pipeline", b"pipeline", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rerouted: _TypeAlias = Rerouted  # noqa: Y015
+
+@_typing.final
+class Waiting(_message.Message):
+    """Part of the model has no node just now; the session waits for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    REMAINING_S_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """for people"""
+    remaining_s: _builtins.float
+    """until it is given up"""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        remaining_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "remaining_s", b"remaining_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Waiting: _TypeAlias = Waiting  # noqa: Y015
 
 @_typing.final
 class Chunk(_message.Message):
@@ -322,6 +443,7 @@ class Finished(_message.Message):
     NUM_GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     TTFT_S_FIELD_NUMBER: _builtins.int
     DECODE_TOKENS_PER_S_FIELD_NUMBER: _builtins.int
+    NUM_RECOVERIES_FIELD_NUMBER: _builtins.int
     reason: _common_pb2.FinishReason.ValueType
     num_prompt_tokens: _builtins.int
     num_generated_tokens: _builtins.int
@@ -329,6 +451,8 @@ class Finished(_message.Message):
     """from the request's arrival to the first token"""
     decode_tokens_per_s: _builtins.float
     """of the tokens after the first; 0 where there is only one"""
+    num_recoveries: _builtins.int
+    """times that it went on over another pipeline"""
     def __init__(
         self,
         *,
@@ -337,10 +461,11 @@ class Finished(_message.Message):
         num_generated_tokens: _builtins.int = ...,
         ttft_s: _builtins.float = ...,
         decode_tokens_per_s: _builtins.float = ...,
+        num_recoveries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_tokens_per_s", b"decode_tokens_per_s", "num_generated_tokens", b"num_generated_tokens", "num_prompt_tokens", b"num_prompt_tokens", "reason", b"reason", "ttft_s", b"ttft_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_tokens_per_s", b"decode_tokens_per_s", "num_generated_tokens", b"num_generated_tokens", "num_prompt_tokens", b"num_prompt_tokens", "num_recoveries", b"num_recoveries", "reason", b"reason", "ttft_s", b"ttft_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -532,6 +657,7 @@ class GetSwarmResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     DHT_ADDRESSES_FIELD_NUMBER: _builtins.int
+    COORDINATORS_FIELD_NUMBER: _builtins.int
     coordinator_id: _builtins.str
     software: _builtins.str
     http_address: _builtins.str
@@ -543,6 +669,10 @@ class GetSwarmResponse(_message.Message):
     def dht_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """libp2p multiaddrs to join by"""
 
+    @_builtins.property
+    def coordinators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """HOST:PORT of every coordinator that is known, this one's first"""
+
     def __init__(
         self,
         *,
@@ -552,10 +682,11 @@ class GetSwarmResponse(_message.Message):
         models: _abc.Iterable[Global___ModelInfo] | None = ...,
         nodes: _abc.Iterable[Global___NodeStatus] | None = ...,
         dht_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        coordinators: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "dht_addresses", b"dht_addresses", "http_address", b"http_address", "models", b"models", "nodes", b"nodes", "software", b"software"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "coordinators", b"coordinators", "dht_addresses", b"dht_addresses", "http_address", b"http_address", "models", b"models", "nodes", b"nodes", "software", b"software"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -122,8 +122,8 @@ Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
-    """First message of each side on every connection. A peer whose version it can't speak is refused
-    with ERROR_CODE_PROTOCOL_MISMATCH, and both sides name both versions.
+    """First message of each side on every connection. Both speak the newest version that both know; where they know none in
+    common, the greeting is refused with ERROR_CODE_PROTOCOL_MISMATCH, and both sides name both versions.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -131,21 +131,26 @@ class Hello(_message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     SOFTWARE_FIELD_NUMBER: _builtins.int
     PEER_ID_FIELD_NUMBER: _builtins.int
+    NEWEST_VERSION_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
+    """the oldest version that this side speaks: all that releases of version 1 look at"""
     software: _builtins.str
     """name and version, for people: "osai/0.1.0" """
     peer_id: _builtins.str
     """node or coordinator id; empty for a client"""
+    newest_version: _builtins.int
+    """the newest that it speaks; 0: protocol_version, the only one"""
     def __init__(
         self,
         *,
         protocol_version: _builtins.int = ...,
         software: _builtins.str = ...,
         peer_id: _builtins.str = ...,
+        newest_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer_id", b"peer_id", "protocol_version", b"protocol_version", "software", b"software"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["newest_version", b"newest_version", "peer_id", b"peer_id", "protocol_version", b"protocol_version", "software", b"software"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

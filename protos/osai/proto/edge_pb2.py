@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from osai.proto import common_pb2 as osai_dot_proto_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15osai/proto/edge.proto\x12\x07osai.v1\x1a\x17osai/proto/common.proto\"\xa6\x02\n\x0bLinkMessage\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.osai.v1.HelloH\x00\x12%\n\x06\x66rames\x18\x02 \x01(\x0b\x32\x13.osai.v1.FrameBatchH\x00\x12$\n\x04open\x18\x03 \x01(\x0b\x32\x14.osai.v1.OpenSessionH\x00\x12(\n\x06opened\x18\x04 \x01(\x0b\x32\x16.osai.v1.SessionOpenedH\x00\x12&\n\x05\x63lose\x18\x05 \x01(\x0b\x32\x15.osai.v1.CloseSessionH\x00\x12%\n\x06tokens\x18\x06 \x01(\x0b\x32\x13.osai.v1.TokenBatchH\x00\x12(\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x16.osai.v1.SessionFailedH\x00\x42\x06\n\x04kind\"H\n\x05\x46rame\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x10\n\x08position\x18\x03 \x01(\r\x12\r\n\x05\x63ount\x18\x04 \x01(\r\"h\n\nFrameBatch\x12\x1e\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x0e.osai.v1.Frame\x12\x1d\n\x05\x64type\x18\x02 \x01(\x0e\x32\x0e.osai.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\xda\x02\n\x0bOpenSession\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12!\n\x04span\x18\x04 \x01(\x0b\x32\x13.osai.v1.LayerRange\x12!\n\tsuccessor\x18\x05 \x01(\x0b\x32\x0e.osai.v1.Stage\x12\x19\n\x11num_prompt_tokens\x18\x06 \x01(\r\x12\x18\n\x10max_total_tokens\x18\x07 \x01(\r\x12)\n\x08sampling\x18\x08 \x01(\x0b\x32\x17.osai.v1.SamplingParams\x12\x16\n\x0estop_token_ids\x18\t \x03(\r\x12\x18\n\x10prompt_token_ids\x18\n \x03(\r\x12\x17\n\x0fmanifest_digest\x18\x0b \x01(\x0c\x12\x14\n\x0c\x62lock_hashes\x18\x0c \x03(\x0c\x12\x12\n\nnum_stages\x18\r \x01(\r\"J\n\rSessionOpened\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x19\n\x11num_cached_tokens\x18\x03 \x01(\r\"5\n\x0c\x43loseSession\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\x14\n\x0c\x62lock_hashes\x18\x02 \x03(\x0c\"\x83\x01\n\x05Token\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\r\n\x05index\x18\x03 \x01(\r\x12$\n\x05token\x18\x04 \x01(\x0b\x32\x15.osai.v1.SampledToken\x12%\n\x06\x66inish\x18\x05 \x01(\x0e\x32\x15.osai.v1.FinishReason\",\n\nTokenBatch\x12\x1e\n\x06tokens\x18\x01 \x03(\x0b\x32\x0e.osai.v1.Token\"N\n\rSessionFailed\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x1d\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0e.osai.v1.Error2>\n\x04\x45\x64ge\x12\x36\n\x04Link\x12\x14.osai.v1.LinkMessage\x1a\x14.osai.v1.LinkMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15osai/proto/edge.proto\x12\x07osai.v1\x1a\x17osai/proto/common.proto\"\xe9\x03\n\x0bLinkMessage\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.osai.v1.HelloH\x00\x12%\n\x06\x66rames\x18\x02 \x01(\x0b\x32\x13.osai.v1.FrameBatchH\x00\x12$\n\x04open\x18\x03 \x01(\x0b\x32\x14.osai.v1.OpenSessionH\x00\x12(\n\x06opened\x18\x04 \x01(\x0b\x32\x16.osai.v1.SessionOpenedH\x00\x12&\n\x05\x63lose\x18\x05 \x01(\x0b\x32\x15.osai.v1.CloseSessionH\x00\x12%\n\x06tokens\x18\x06 \x01(\x0b\x32\x13.osai.v1.TokenBatchH\x00\x12(\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x16.osai.v1.SessionFailedH\x00\x12(\n\x06resume\x18\x08 \x01(\x0b\x32\x16.osai.v1.ResumeSessionH\x00\x12(\n\x06\x66ollow\x18\t \x01(\x0b\x32\x16.osai.v1.FollowSessionH\x00\x12,\n\x08progress\x18\n \x01(\x0b\x32\x18.osai.v1.SessionProgressH\x00\x12\x1f\n\x05probe\x18\x0b \x01(\x0b\x32\x0e.osai.v1.ProbeH\x00\x12\x1e\n\x04\x65\x63ho\x18\x0c \x01(\x0b\x32\x0e.osai.v1.ProbeH\x00\x42\x06\n\x04kind\"H\n\x05\x46rame\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x10\n\x08position\x18\x03 \x01(\r\x12\r\n\x05\x63ount\x18\x04 \x01(\r\"h\n\nFrameBatch\x12\x1e\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x0e.osai.v1.Frame\x12\x1d\n\x05\x64type\x18\x02 \x01(\x0e\x32\x0e.osai.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x94\x03\n\x0bOpenSession\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12!\n\x04span\x18\x04 \x01(\x0b\x32\x13.osai.v1.LayerRange\x12!\n\tsuccessor\x18\x05 \x01(\x0b\x32\x0e.osai.v1.Stage\x12\x19\n\x11num_prompt_tokens\x18\x06 \x01(\r\x12\x18\n\x10max_total_tokens\x18\x07 \x01(\r\x12)\n\x08sampling\x18\x08 \x01(\x0b\x32\x17.osai.v1.SamplingParams\x12\x16\n\x0estop_token_ids\x18\t \x03(\r\x12\x18\n\x10prompt_token_ids\x18\n \x03(\r\x12\x17\n\x0fmanifest_digest\x18\x0b \x01(\x0c\x12\x14\n\x0c\x62lock_hashes\x18\x0c \x03(\x0c\x12\x12\n\nnum_stages\x18\r \x01(\r\x12\x18\n\x10num_known_tokens\x18\x0e \x01(\r\x12\x0e\n\x06resume\x18\x0f \x01(\x08\x12\x0e\n\x06\x66ollow\x18\x10 \x01(\x08\"s\n\rSessionOpened\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x19\n\x11num_cached_tokens\x18\x03 \x01(\r\x12\x10\n\x08position\x18\x04 \x01(\r\x12\x15\n\rjournal_begin\x18\x05 \x01(\r\"\x8b\x01\n\rResumeSession\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x10\n\x08position\x18\x03 \x01(\r\x12\x11\n\tpush_from\x18\x04 \x01(\r\x12 \n\x08\x66ollower\x18\x05 \x01(\x0b\x32\x0e.osai.v1.Stage\x12\x13\n\x0b\x66ollow_from\x18\x06 \x01(\r\"f\n\rFollowSession\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12 \n\x08\x66ollower\x18\x03 \x01(\x0b\x32\x0e.osai.v1.Stage\x12\x13\n\x0b\x66ollow_from\x18\x04 \x01(\r\"C\n\x0fSessionProgress\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x10\n\x08position\x18\x03 \x01(\r\"\x18\n\x05Probe\x12\x0f\n\x07sent_ns\x18\x01 \x01(\x06\"D\n\x0c\x43loseSession\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\x14\n\x0c\x62lock_hashes\x18\x02 \x03(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\r\"\x83\x01\n\x05Token\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\r\n\x05index\x18\x03 \x01(\r\x12$\n\x05token\x18\x04 \x01(\x0b\x32\x15.osai.v1.SampledToken\x12%\n\x06\x66inish\x18\x05 \x01(\x0e\x32\x15.osai.v1.FinishReason\",\n\nTokenBatch\x12\x1e\n\x06tokens\x18\x01 \x03(\x0b\x32\x0e.osai.v1.Token\"\\\n\rSessionFailed\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x1d\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0e.osai.v1.Error\x12\x0c\n\x04open\x18\x04 \x01(\x08\x32>\n\x04\x45\x64ge\x12\x36\n\x04Link\x12\x14.osai.v1.LinkMessage\x1a\x14.osai.v1.LinkMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,23 +33,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'osai.proto.edge_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LINKMESSAGE']._serialized_start=60
-  _globals['_LINKMESSAGE']._serialized_end=354
-  _globals['_FRAME']._serialized_start=356
-  _globals['_FRAME']._serialized_end=428
-  _globals['_FRAMEBATCH']._serialized_start=430
-  _globals['_FRAMEBATCH']._serialized_end=534
-  _globals['_OPENSESSION']._serialized_start=537
-  _globals['_OPENSESSION']._serialized_end=883
-  _globals['_SESSIONOPENED']._serialized_start=885
-  _globals['_SESSIONOPENED']._serialized_end=959
-  _globals['_CLOSESESSION']._serialized_start=961
-  _globals['_CLOSESESSION']._serialized_end=1014
-  _globals['_TOKEN']._serialized_start=1017
-  _globals['_TOKEN']._serialized_end=1148
-  _globals['_TOKENBATCH']._serialized_start=1150
-  _globals['_TOKENBATCH']._serialized_end=1194
-  _globals['_SESSIONFAILED']._serialized_start=1196
-  _globals['_SESSIONFAILED']._serialized_end=1274
-  _globals['_EDGE']._serialized_start=1276
-  _globals['_EDGE']._serialized_end=1338
+  _globals['_LINKMESSAGE']._serialized_end=549
+  _globals['_FRAME']._serialized_start=551
+  _globals['_FRAME']._serialized_end=623
+  _globals['_FRAMEBATCH']._serialized_start=625
+  _globals['_FRAMEBATCH']._serialized_end=729
+  _globals['_OPENSESSION']._serialized_start=732
+  _globals['_OPENSESSION']._serialized_end=1136
+  _globals['_SESSIONOPENED']._serialized_start=1138
+  _globals['_SESSIONOPENED']._serialized_end=1253
+  _globals['_RESUMESESSION']._serialized_start=1256
+  _globals['_RESUMESESSION']._serialized_end=1395
+  _globals['_FOLLOWSESSION']._serialized_start=1397
+  _globals['_FOLLOWSESSION']._serialized_end=1499
+  _globals['_SESSIONPROGRESS']._serialized_start=1501
+  _globals['_SESSIONPROGRESS']._serialized_end=1568
+  _globals['_PROBE']._serialized_start=1570
+  _globals['_PROBE']._serialized_end=1594
+  _globals['_CLOSESESSION']._serialized_start=1596
+  _globals['_CLOSESESSION']._serialized_end=1664
+  _globals['_TOKEN']._serialized_start=1667
+  _globals['_TOKEN']._serialized_end=1798
+  _globals['_TOKENBATCH']._serialized_start=1800
+  _globals['_TOKENBATCH']._serialized_end=1844
+  _globals['_SESSIONFAILED']._serialized_start=1846
+  _globals['_SESSIONFAILED']._serialized_end=1938
+  _globals['_EDGE']._serialized_start=1940
+  _globals['_EDGE']._serialized_end=2002
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,11 @@ class LinkMessage(_message.Message):
     CLOSE_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
+    ECHO_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> _common_pb2.Hello: ...
     @_builtins.property
@@ -44,6 +49,16 @@ class LinkMessage(_message.Message):
     def tokens(self) -> Global___TokenBatch: ...
     @_builtins.property
     def failed(self) -> Global___SessionFailed: ...
+    @_builtins.property
+    def resume(self) -> Global___ResumeSession: ...
+    @_builtins.property
+    def follow(self) -> Global___FollowSession: ...
+    @_builtins.property
+    def progress(self) -> Global___SessionProgress: ...
+    @_builtins.property
+    def probe(self) -> Global___Probe: ...
+    @_builtins.property
+    def echo(self) -> Global___Probe: ...
     def __init__(
         self,
         *,
@@ -54,12 +69,17 @@ class LinkMessage(_message.Message):
         close: Global___CloseSession | None = ...,
         tokens: Global___TokenBatch | None = ...,
         failed: Global___SessionFailed | None = ...,
+        resume: Global___ResumeSession | None = ...,
+        follow: Global___FollowSession | None = ...,
+        progress: Global___SessionProgress | None = ...,
+        probe: Global___Probe | None = ...,
+        echo: Global___Probe | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "failed", b"failed", "frames", b"frames", "hello", b"hello", "kind", b"kind", "open", b"open", "opened", b"opened", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "echo", b"echo", "failed", b"failed", "follow", b"follow", "frames", b"frames", "hello", b"hello", "kind", b"kind", "open", b"open", "opened", b"opened", "probe", b"probe", "progress", b"progress", "resume", b"resume", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "failed", b"failed", "frames", b"frames", "hello", b"hello", "kind", b"kind", "open", b"open", "opened", b"opened", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "echo", b"echo", "failed", b"failed", "follow", b"follow", "frames", b"frames", "hello", b"hello", "kind", b"kind", "open", b"open", "opened", b"opened", "probe", b"probe", "progress", b"progress", "resume", b"resume", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "frames", "open", "opened", "close", "tokens", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "frames", "open", "opened", "close", "tokens", "failed", "resume", "follow", "progress", "probe", "echo"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -146,6 +166,9 @@ class OpenSession(_message.Message):
     MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
     BLOCK_HASHES_FIELD_NUMBER: _builtins.int
     NUM_STAGES_FIELD_NUMBER: _builtins.int
+    NUM_KNOWN_TOKENS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     epoch: _builtins.int
     model_id: _builtins.str
@@ -156,6 +179,16 @@ class OpenSession(_message.Message):
     """of the manifest that the stage must have loaded: every stage runs the same weights"""
     num_stages: _builtins.int
     """of the pipeline: a stage splits its sessions into as many groups, so that all stages work at once"""
+    num_known_tokens: _builtins.int
+    """prompt and generated tokens that are known as this epoch begins; 0: those of the prompt."""
+    resume: _builtins.bool
+    """Rows before it are prefill; the tail draws from row num_known_tokens - 1 on
+    a later epoch of a session that may be open here: what the stage has before row
+    """
+    follow: _builtins.bool
+    """num_known_tokens - 1 stays; it pushes nothing until ResumeSession. Not open: as new
+    a standby: takes the session's rows and keeps their KV; pushes nothing, draws nothing
+    """
     @_builtins.property
     def span(self) -> _common_pb2.LayerRange:
         """must be the span that the node hosts"""
@@ -196,10 +229,13 @@ class OpenSession(_message.Message):
         manifest_digest: _builtins.bytes = ...,
         block_hashes: _abc.Iterable[_builtins.bytes] | None = ...,
         num_stages: _builtins.int = ...,
+        num_known_tokens: _builtins.int = ...,
+        resume: _builtins.bool = ...,
+        follow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling", "span", b"span", "successor", b"successor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "epoch", b"epoch", "manifest_digest", b"manifest_digest", "max_total_tokens", b"max_total_tokens", "model_id", b"model_id", "num_prompt_tokens", b"num_prompt_tokens", "num_stages", b"num_stages", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "session", b"session", "span", b"span", "stop_token_ids", b"stop_token_ids", "successor", b"successor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "epoch", b"epoch", "follow", b"follow", "manifest_digest", b"manifest_digest", "max_total_tokens", b"max_total_tokens", "model_id", b"model_id", "num_known_tokens", b"num_known_tokens", "num_prompt_tokens", b"num_prompt_tokens", "num_stages", b"num_stages", "prompt_token_ids", b"prompt_token_ids", "resume", b"resume", "sampling", b"sampling", "session", b"session", "span", b"span", "stop_token_ids", b"stop_token_ids", "successor", b"successor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -212,24 +248,157 @@ class SessionOpened(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     NUM_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    JOURNAL_BEGIN_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     epoch: _builtins.int
     num_cached_tokens: _builtins.int
     """of the prompt, from its first on: the KV is here. The prompt is sent from the least of all stages on"""
+    position: _builtins.int
+    """to `resume` and `follow`: rows before it are here; the next one is due"""
+    journal_begin: _builtins.int
+    """to `resume`: outputs of rows [journal_begin, position) can be pushed again"""
     def __init__(
         self,
         *,
         session: _builtins.int = ...,
         epoch: _builtins.int = ...,
         num_cached_tokens: _builtins.int = ...,
+        position: _builtins.int = ...,
+        journal_begin: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "num_cached_tokens", b"num_cached_tokens", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "journal_begin", b"journal_begin", "num_cached_tokens", b"num_cached_tokens", "position", b"position", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionOpened: _TypeAlias = SessionOpened  # noqa: Y015
+
+@_typing.final
+class ResumeSession(_message.Message):
+    """Second half of a reroute, to every stage, once all have said where they stand: an epoch begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    PUSH_FROM_FIELD_NUMBER: _builtins.int
+    FOLLOWER_FIELD_NUMBER: _builtins.int
+    FOLLOW_FROM_FIELD_NUMBER: _builtins.int
+    session: _builtins.int
+    epoch: _builtins.int
+    position: _builtins.int
+    """forget rows from here on; the next one will come"""
+    push_from: _builtins.int
+    """push outputs of rows from here on to the successor: those before `position` from the journal"""
+    follow_from: _builtins.int
+    """from this row on"""
+    @_builtins.property
+    def follower(self) -> _common_pb2.Stage:
+        """if set: push rows to this standby of the successor, too"""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        position: _builtins.int = ...,
+        push_from: _builtins.int = ...,
+        follower: _common_pb2.Stage | None = ...,
+        follow_from: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "follow_from", b"follow_from", "follower", b"follower", "position", b"position", "push_from", b"push_from", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeSession: _TypeAlias = ResumeSession  # noqa: Y015
+
+@_typing.final
+class FollowSession(_message.Message):
+    """Push a session's rows from `follow_from` on to a standby of the successor too; no follower: no longer.
+    Where the journal does not reach back so far, the stage answers SessionFailed with the follower as the error's subject.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    FOLLOWER_FIELD_NUMBER: _builtins.int
+    FOLLOW_FROM_FIELD_NUMBER: _builtins.int
+    session: _builtins.int
+    epoch: _builtins.int
+    follow_from: _builtins.int
+    @_builtins.property
+    def follower(self) -> _common_pb2.Stage: ...
+    def __init__(
+        self,
+        *,
+        session: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        follower: _common_pb2.Stage | None = ...,
+        follow_from: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["follower", b"follower"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "follow_from", b"follow_from", "follower", b"follower", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowSession: _TypeAlias = FollowSession  # noqa: Y015
+
+@_typing.final
+class SessionProgress(_message.Message):
+    """How far a standby is, to its session's owner, now and then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    session: _builtins.int
+    epoch: _builtins.int
+    position: _builtins.int
+    """rows before it are through"""
+    def __init__(
+        self,
+        *,
+        session: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "position", b"position", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionProgress: _TypeAlias = SessionProgress  # noqa: Y015
+
+@_typing.final
+class Probe(_message.Message):
+    """A clock reading that comes back as it is: how long a message takes to this peer and back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENT_NS_FIELD_NUMBER: _builtins.int
+    sent_ns: _builtins.int
+    """of the asker's own clock"""
+    def __init__(
+        self,
+        *,
+        sent_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sent_ns", b"sent_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Probe: _TypeAlias = Probe  # noqa: Y015
 
 @_typing.final
 class CloseSession(_message.Message):
@@ -237,7 +406,10 @@ class CloseSession(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     BLOCK_HASHES_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     session: _builtins.int
+    epoch: _builtins.int
+    """closes no later one: who was overtaken by another coordinator harms nothing; 0: any"""
     @_builtins.property
     def block_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """of all full blocks, prompt and generated: their KV may serve later sessions"""
@@ -247,10 +419,11 @@ class CloseSession(_message.Message):
         *,
         session: _builtins.int = ...,
         block_hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "epoch", b"epoch", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,8 +490,11 @@ class SessionFailed(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     epoch: _builtins.int
+    open: _builtins.bool
+    """it still holds its KV and journal here, and can go on in a later epoch"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     def __init__(
@@ -327,10 +503,11 @@ class SessionFailed(_message.Message):
         session: _builtins.int = ...,
         epoch: _builtins.int = ...,
         error: _common_pb2.Error | None = ...,
+        open: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "error", b"error", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "error", b"error", "open", b"open", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,18 +32,26 @@ class SpanRecord(_message.Message):
     NUM_FREE_KV_TOKENS_FIELD_NUMBER: _builtins.int
     STEP_TIME_S_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    RECENT_STEP_S_FIELD_NUMBER: _builtins.int
+    STEP_IN_HAND_S_FIELD_NUMBER: _builtins.int
+    NUM_WAITING_ROWS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     manifest_digest: _builtins.bytes
     """SHA-256 of the manifest's signed part"""
     dtype: _builtins.str
     state: _builtins.str
-    """loading, ready, failed"""
+    """loading, ready, draining (hands its sessions over), failed"""
     verified: _builtins.bool
     """every tensor checked against a trusted manifest"""
     num_free_kv_tokens: _builtins.int
     step_time_s: _builtins.float
     """one decode step of one session, measured"""
     failure: _builtins.str
+    recent_step_s: _builtins.float
+    """mean of the last decode steps; 0 before the first"""
+    step_in_hand_s: _builtins.float
+    """for how long the engine has been at its present step; 0 between steps"""
+    num_waiting_rows: _builtins.int
     @_builtins.property
     def span(self) -> _common_pb2.LayerRange: ...
     def __init__(
@@ -58,14 +66,41 @@ class SpanRecord(_message.Message):
         num_free_kv_tokens: _builtins.int = ...,
         step_time_s: _builtins.float = ...,
         failure: _builtins.str = ...,
+        recent_step_s: _builtins.float = ...,
+        step_in_hand_s: _builtins.float = ...,
+        num_waiting_rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["span", b"span"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "failure", b"failure", "manifest_digest", b"manifest_digest", "model_id", b"model_id", "num_free_kv_tokens", b"num_free_kv_tokens", "span", b"span", "state", b"state", "step_time_s", b"step_time_s", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "failure", b"failure", "manifest_digest", b"manifest_digest", "model_id", b"model_id", "num_free_kv_tokens", b"num_free_kv_tokens", "num_waiting_rows", b"num_waiting_rows", "recent_step_s", b"recent_step_s", "span", b"span", "state", b"state", "step_in_hand_s", b"step_in_hand_s", "step_time_s", b"step_time_s", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SpanRecord: _TypeAlias = SpanRecord  # noqa: Y015
+
+@_typing.final
+class PeerDelay(_message.Message):
+    """One-way delay to a peer that this node may push to: half the round trip of a probe, the least of some."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DELAY_S_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    delay_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        delay_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay_s", b"delay_s", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerDelay: _TypeAlias = PeerDelay  # noqa: Y015
 
 @_typing.final
 class NodeRecord(_message.Message):
@@ -83,6 +118,7 @@ class NodeRecord(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     NUM_SESSIONS_FIELD_NUMBER: _builtins.int
     STARTED_AT_S_FIELD_NUMBER: _builtins.int
+    DELAYS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     edge_address: _builtins.str
     """host:port"""
@@ -101,6 +137,8 @@ class NodeRecord(_message.Message):
     """seconds since 1970"""
     @_builtins.property
     def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpanRecord]: ...
+    @_builtins.property
+    def delays(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerDelay]: ...
     def __init__(
         self,
         *,
@@ -116,10 +154,11 @@ class NodeRecord(_message.Message):
         sequence: _builtins.int = ...,
         num_sessions: _builtins.int = ...,
         started_at_s: _builtins.float = ...,
+        delays: _abc.Iterable[Global___PeerDelay] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "edge_address", b"edge_address", "memory_bytes", b"memory_bytes", "name", b"name", "node_id", b"node_id", "num_sessions", b"num_sessions", "protocol_version", b"protocol_version", "sequence", b"sequence", "software", b"software", "spans", b"spans", "started_at_s", b"started_at_s", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delays", b"delays", "device", b"device", "edge_address", b"edge_address", "memory_bytes", b"memory_bytes", "name", b"name", "node_id", b"node_id", "num_sessions", b"num_sessions", "protocol_version", b"protocol_version", "sequence", b"sequence", "software", b"software", "spans", b"spans", "started_at_s", b"started_at_s", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
