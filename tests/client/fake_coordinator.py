@@ -16,7 +16,8 @@ from osai.core.protocol import hello
 from osai.proto import client_pb2, client_pb2_grpc, common_pb2
 
 Event = client_pb2.GenerateEvent
-Script = Callable[[client_pb2.GenerateRequest], Iterable[Event | OsaiError | float]]
+Step = Event | OsaiError | grpc.StatusCode | float
+Script = Callable[[client_pb2.GenerateRequest], Iterable[Step]]
 
 TEXT = ("All", " the", " world", "'s a", " stage")
 STAGES = tuple(
@@ -62,6 +63,8 @@ def whole(request: client_pb2.GenerateRequest) -> Iterable[Event]:
 class FakeCoordinator(client_pb2_grpc.CoordinatorServicer):
     """Plays `script`: events are sent, numbers are seconds to wait, an OsaiError ends the call.
 
+    A bare status ends it as a broken connection does.
+
     Attributes:
         requests: every GenerateRequest that came.
         arrived: set once a generation has begun.
@@ -104,6 +107,8 @@ class FakeCoordinator(client_pb2_grpc.CoordinatorServicer):
             for step in self._script(request):
                 if isinstance(step, OsaiError):
                     fail(context, step)
+                if isinstance(step, grpc.StatusCode):
+                    context.abort(step, "the connection broke")
                 if isinstance(step, float):
                     if ended.wait(step):
                         break
@@ -135,12 +140,12 @@ def fail(context: grpc.ServicerContext, error: OsaiError) -> Never:
 
 
 @contextmanager
-def serving(fake: FakeCoordinator) -> Iterator[str]:
-    """Serve on a free loopback port; yields HOST:PORT."""
+def serving(fake: FakeCoordinator, address: str = "127.0.0.1:0") -> Iterator[str]:
+    """Serve on a loopback port, a free one unless it is given; yields HOST:PORT. Leaving it breaks all calls."""
     with ThreadPoolExecutor(max_workers=8) as threads:
         server = grpc.server(threads, options=rpc.server_options(rpc.CLIENT_API_MAX_BYTES))
         client_pb2_grpc.add_CoordinatorServicer_to_server(fake, server)
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(address)
         server.start()
         try:
             yield f"127.0.0.1:{port}"

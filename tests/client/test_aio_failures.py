@@ -69,7 +69,7 @@ async def test_truncated_or_garbled_stream_is_never_complete(
     events: list[Event], error: type[errors.OsaiError]
 ) -> None:
     with serving(FakeCoordinator(lambda _: events)) as address:
-        async with AsyncClient(address) as client:
+        async with AsyncClient(address, timeouts=Timeouts(resume_s=0)) as client:
             with pytest.raises(error):
                 await client.complete("x")
 

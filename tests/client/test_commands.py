@@ -6,9 +6,11 @@ from collections.abc import Iterable
 import pytest
 from click.testing import CliRunner, Result
 
-from client.fake_coordinator import Event, FakeCoordinator, chunk, finished, serving, started, whole
+from client.fake_coordinator import Event, FakeCoordinator, Step, chunk, finished, serving, started, whole
+from client.long_generation import LONG, LOST, rerouted, rest, waiting
 from osai.client.cli import main
 from osai.core import errors
+from osai.core.protocol import PROTOCOL_VERSION
 from osai.proto import client_pb2, common_pb2
 
 
@@ -50,6 +52,7 @@ def test_json_is_one_line_of_exactly_these_keys() -> None:
             {"node": "node-1", "start": 2, "end": 4},
             {"node": "node-2", "start": 4, "end": 6},
         ],
+        "num_recoveries": 0,
     }
 
 
@@ -87,7 +90,7 @@ def test_every_option_reaches_the_coordinator() -> None:
     )  # fmt: skip
     assert fake.requests[0] == client_pb2.GenerateRequest(
         model_id="m", token_ids=client_pb2.TokenIds(ids=[1, 2, 3]), sampling=sampling, max_tokens=9, stop=["a", "b"],
-        ignore_eos=True,
+        ignore_eos=True, protocol_version=PROTOCOL_VERSION,
     )  # fmt: skip
 
 
@@ -95,7 +98,10 @@ def test_defaults_are_greedy_and_a_paragraph() -> None:
     fake = FakeCoordinator()
     assert generate(fake, "once").exit_code == 0
     assert fake.requests[0] == client_pb2.GenerateRequest(
-        prompt="once", sampling=client_pb2.SamplingRequest(temperature=0), max_tokens=128
+        prompt="once",
+        sampling=client_pb2.SamplingRequest(temperature=0),
+        max_tokens=128,
+        protocol_version=PROTOCOL_VERSION,
     )
 
 
@@ -106,7 +112,16 @@ def test_prompt_from_stdin_is_kept_exactly() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["x", "--token-ids", "1"], ["--token-ids", "1,x"], ["--token-ids", ""], ["x", "--timeout", "0"]]
+    "arguments",
+    [
+        [],
+        ["x", "--token-ids", "1"],
+        ["--token-ids", "1,x"],
+        ["--token-ids", ""],
+        ["x", "--timeout", "0"],
+        ["x", "--coordinator", "a:1,"],
+        ["x", "--coordinator", ""],
+    ],
 )
 def test_wrong_command_line_exits_2(arguments: list[str]) -> None:
     result = osai("generate", *arguments)
@@ -129,13 +144,48 @@ def test_error_is_one_line_and_exit_status_1(as_json: bool) -> None:
     result = generate(FakeCoordinator(script), "x", *(["--json"] if as_json else []))
     assert result.exit_code == 1
     assert result.stderr.strip().splitlines()[-1] == "error: node-1 was lost: start again"
-    assert result.stdout == ("" if as_json else "All the")
+    if not as_json:
+        assert result.stdout == "All the\n"
+        assert "2 tokens (error)" in result.stderr
+        return
+    told = json.loads(result.stdout)
+    assert (told["text"], told["token_ids"], told["finish_reason"]) == ("All the", [10, 11], "error")
+    assert told["error"] == "node-1 was lost:\nstart again"
 
 
-def test_truncated_stream_is_no_success() -> None:
-    result = generate(FakeCoordinator(lambda request: list(whole(request))[:-1]), "x", "--json")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "before the end" in result.stderr
+def test_error_before_the_first_token_prints_no_text() -> None:
+    result = generate(FakeCoordinator(lambda _: [started(), errors.UnavailableError("lost")]), "x", "--json")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "error: lost\n")
+
+
+def test_stream_without_its_end_is_no_success() -> None:
+    def script(request: client_pb2.GenerateRequest) -> Iterable[Step]:
+        if request.HasField("resume"):
+            yield errors.InvalidRequestError("nothing is resumed here")
+        yield from list(whole(request))[:-1]
+
+    result = generate(FakeCoordinator(script), "x")
+    assert (result.exit_code, result.stdout) == (1, "All the world's a stage\n")
+    assert "error: nothing is resumed here" in result.stderr
+
+
+def test_one_of_several_coordinators_goes_on_and_the_text_is_whole() -> None:
+    def script(request: client_pb2.GenerateRequest) -> Iterable[Step]:
+        opening, *chunks, _ = rest(request)
+        return [opening, chunks[0], waiting(30), rerouted("a", "\x1b[31mb"), chunks[1], LOST]
+
+    with serving(FakeCoordinator(script)) as here, serving(FakeCoordinator(rest)) as there:
+        result = osai("generate", "--coordinator", f"{here}, {there}", "x")
+        as_json = osai("generate", "--json", "x", env={"OSAI_COORDINATOR": f"{here},{there}"})
+    assert (result.exit_code, result.stdout) == (0, "".join(LONG) + "\n")
+    waits, moved, again, figures = result.stderr.splitlines()
+    assert waits == "waiting: layers 1:2 have no node; given up in 30 s"
+    assert moved == "rerouted after 0.5 s: b was lost; now a [0:1] > \ufffd[31mb [1:2]"
+    assert again.startswith("rerouted after 0.")
+    assert again.endswith("now node-0 [0:2] > node-1 [2:4] > node-2 [4:6]")
+    assert "recovered 2 times" in figures
+    assert json.loads(as_json.stdout)["text"] == "".join(LONG)
+    assert json.loads(as_json.stdout)["num_recoveries"] == 2
 
 
 def test_timeout_option_bounds_the_wait() -> None:

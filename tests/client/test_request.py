@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.fake_coordinator import Event, chunk, finished, started
+from client.long_generation import rerouted, waiting
 from osai.client import ChatMessage, Finished, GenerationOptions, Prompt, Timeouts
 from osai.client.request import to_proto
 from osai.client.stream import GenerationStream
@@ -63,9 +64,12 @@ def test_any_numbers_make_a_request_or_a_typed_error(
     assert (request.sampling.seed, request.max_tokens, list(request.stop)) == (seed, max_tokens, [text])
 
 
-@pytest.mark.parametrize("name", ["connect_s", "call_s", "first_token_s", "next_token_s"])
+@pytest.mark.parametrize("name", ["connect_s", "call_s", "first_token_s", "next_token_s", "resume_s"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_deadline_must_be_above_zero(name: str, value: float) -> None:
+    if (name, value) == ("resume_s", 0.0):
+        assert Timeouts(resume_s=0).resume_s == 0  # never
+        return
     with pytest.raises(InvalidRequestError, match=name):
         Timeouts(**{name: value})
 
@@ -74,6 +78,8 @@ EVENTS = st.one_of(
     st.just(started()),
     st.builds(chunk, st.integers(0, 3), st.lists(st.integers(0, 9), max_size=2), st.text(max_size=2)),
     st.builds(finished, st.integers(0, 4)),
+    st.just(waiting(1.0)),
+    st.just(rerouted("a")),
     st.just(Event()),
     st.binary(max_size=20).map(lambda data: Event(chunk=client_pb2.Chunk(index=len(data)))),
 )
@@ -88,9 +94,14 @@ def test_only_a_whole_stream_is_complete(events: list[Event]) -> None:
         stream.end()
     except (BadFrameError, UnavailableError):
         return
-    assert [event.WhichOneof("kind") for event in events] == ["started", *["chunk"] * (len(events) - 2), "finished"]
+    while events[0].HasField("waiting"):  # which may come before the start
+        events = events[1:]
+    told = [event for event in events if not (event.HasField("waiting") or event.HasField("rerouted"))]
+    kinds = [event.WhichOneof("kind") for event in told]
+    assert kinds == ["started", *["chunk"] * (len(told) - 2), "finished"]
+    assert (events[0], events[-1]) == (told[0], told[-1])
     num_tokens = 0
-    for event in events[1:-1]:
+    for event in told[1:-1]:
         assert event.chunk.index == num_tokens
         num_tokens += len(event.chunk.tokens)
     last = accepted[-1]

@@ -33,6 +33,13 @@ def test_models_and_status_show_gaps_failures_and_trust() -> None:
         assert word in status.stdout
 
 
+def test_status_names_the_coordinators_where_there_are_several() -> None:
+    swarm = example_swarm()
+    swarm.coordinators.extend(["here:1", "there:2"])
+    with serving(FakeCoordinator(swarm=swarm)) as address:
+        assert "coordinators here:1, there:2\n" in osai("status", "--coordinator", address).stdout
+
+
 def test_models_and_status_as_json() -> None:
     with serving(FakeCoordinator(swarm=example_swarm())) as address:
         models = json.loads(osai("models", "--coordinator", address, "--json").stdout)

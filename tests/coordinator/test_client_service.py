@@ -11,6 +11,7 @@ import pytest
 from gateway.fake_generations import (
     HANG,
     MODEL,
+    STAGES,
     FakeGenerations,
     Step,
     chunk,
@@ -20,7 +21,7 @@ from gateway.fake_generations import (
     scripted,
     started,
 )
-from osai.coordinator.api import ChatMessage
+from osai.coordinator.api import ChatMessage, Rerouted, Waiting
 from osai.coordinator.client_service import ClientService
 from osai.coordinator.client_wire import write_event, write_models, write_swarm
 from osai.core import errors
@@ -196,7 +197,7 @@ async def test_a_deadline_of_the_client_closes_the_generation() -> None:
 async def test_greetings_are_exchanged_and_mismatches_refused(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(FakeGenerations()) as stub:
         theirs = await stub.Greet(common_pb2.Hello(protocol_version=PROTOCOL_VERSION))
-        assert (theirs.protocol_version, theirs.peer_id) == (PROTOCOL_VERSION, "c" * 32)
+        assert (theirs.newest_version, theirs.peer_id) == (PROTOCOL_VERSION, "c" * 32)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Greet(common_pb2.Hello(protocol_version=99, software="osai/9"))
     assert isinstance(error_of(caught.value), errors.ProtocolMismatchError)
@@ -215,3 +216,37 @@ async def test_finished_is_the_last_word() -> None:
     async with serving(scripted(started(), finished("stop"))) as stub:
         kinds = [event.WhichOneof("kind") for event in await events(stub, Request(prompt="x"))]
     assert kinds == ["started", "finished"]
+
+
+@pytest.mark.parametrize("version", [0, 1, PROTOCOL_VERSION])
+async def test_only_clients_that_know_them_get_notices(version: int) -> None:
+    waiting, rerouted = Waiting(reason="no node", remaining_s=9.0), Rerouted(pipeline=STAGES, reason="l", pause_s=1.0)
+    async with serving(scripted(waiting, started(), rerouted, chunk(0, "a"), waiting, finished("stop"))) as stub:
+        got = await events(stub, Request(prompt="x", protocol_version=version))
+    kinds = [event.WhichOneof("kind") for event in got]
+    old = ["started", "chunk", "finished"]
+    assert kinds == (old if version < 2 else ["waiting", "started", "rerouted", "chunk", "waiting", "finished"])
+
+
+async def test_started_names_whom_the_session_can_go_on_with() -> None:
+    view = example_swarm(coordinators=("here:1", "there:2"))
+    async with serving(FakeGenerations(view=view)) as stub:
+        first, *_ = await events(stub, Request(prompt="x"))
+        swarm = await stub.GetSwarm(client_pb2.GetSwarmRequest())
+    assert list(first.started.coordinators) == list(swarm.coordinators) == ["here:1", "there:2"]
+
+
+async def test_a_resumption_reaches_the_coordinator_within_its_bounds() -> None:
+    resume = client_pb2.Resume(
+        session_id="0" * 15 + "a", attempt=3, seed=5, tokens=[common_pb2.SampledToken(token_id=4)] * 2047
+    )
+    generations = FakeGenerations()
+    async with serving(generations) as stub:
+        await events(stub, Request(model_id=MODEL, prompt="x", resume=resume))
+        resume.tokens.add(token_id=4)
+        error = await failure(stub, Request(model_id=MODEL, prompt="x", resume=resume))
+    assert isinstance(error, errors.ContextExceededError)
+    (request,) = generations.requests
+    assert request.resume is not None
+    assert (request.resume.session, request.resume.attempt, len(request.resume.tokens)) == (10, 3, 2047)
+    assert request.sampling.seed == 5

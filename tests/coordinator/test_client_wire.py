@@ -1,5 +1,7 @@
 """The clients' API: requests are read whole, with our defaults; events are written whole."""
 
+from typing import Any
+
 import pytest
 
 from coordinator.builders import stage
@@ -9,14 +11,18 @@ from osai.coordinator.api import (
     Finished,
     GeneratedToken,
     GenerationRequest,
+    KnownToken,
     ModelView,
     NodeView,
+    Rerouted,
+    Resumption,
     SpanView,
     Started,
     SwarmView,
+    Waiting,
 )
 from osai.coordinator.client_wire import read_request, write_event, write_models, write_swarm
-from osai.core.errors import InvalidRequestError
+from osai.core.errors import ContextExceededError, InvalidRequestError
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 from osai.proto import client_pb2, common_pb2
@@ -99,7 +105,8 @@ def test_events_are_written_whole() -> None:
     started = Started(
         session_id="s", model_id="m", num_prompt_tokens=33, seed=2**64 - 1, pipeline=pipeline, num_cached_tokens=32
     )
-    told = write_event(started).started
+    told = write_event(started, ("h:1", "i:2")).started
+    assert list(told.coordinators) == ["h:1", "i:2"]
     assert (told.session_id, told.model_id, told.num_prompt_tokens, told.seed) == ("s", "m", 33, 2**64 - 1)
     assert told.num_cached_tokens == 32
     assert [(s.node_id, s.address, s.span.start, s.span.end) for s in told.pipeline] == [
@@ -115,10 +122,18 @@ def test_events_are_written_whole() -> None:
     assert [token.HasField("logprob") for token in chunk.tokens] == [False, True]
     assert [(other.token_id, other.logprob) for other in chunk.tokens[1].top] == [(8, -0.5), (9, -1.5)]
     for reason, code in [("stop", common_pb2.FINISH_REASON_STOP), ("length", common_pb2.FINISH_REASON_LENGTH)]:
-        done = Finished(reason=reason, num_prompt_tokens=3, num_generated_tokens=2, ttft_s=0.5, decode_tokens_per_s=8.0)
+        done = Finished(
+            reason=reason, num_prompt_tokens=3, num_generated_tokens=2, ttft_s=0.5, decode_tokens_per_s=8.0,
+            num_recoveries=4,
+        )  # fmt: skip
         finished = write_event(done).finished
         assert (finished.reason, finished.num_prompt_tokens, finished.num_generated_tokens) == (code, 3, 2)
-        assert (finished.ttft_s, finished.decode_tokens_per_s) == (0.5, 8.0)
+        assert (finished.ttft_s, finished.decode_tokens_per_s, finished.num_recoveries) == (0.5, 8.0, 4)
+    rerouted = write_event(Rerouted(pipeline=pipeline, reason="b was lost", pause_s=0.75)).rerouted
+    assert [s.node_id for s in rerouted.pipeline] == ["a", "b"]
+    assert (rerouted.reason, rerouted.pause_s) == ("b was lost", 0.75)
+    waiting = write_event(Waiting(reason="no node", remaining_s=30.0)).waiting
+    assert (waiting.reason, waiting.remaining_s) == ("no node", 30.0)
 
 
 def test_the_swarm_is_written_whole() -> None:
@@ -141,8 +156,10 @@ def test_the_swarm_is_written_whole() -> None:
             dht_addresses=("/ip4/h", "/ip6/h"),
             models=models,
             nodes=(node,),
+            coordinators=("h:1", "i:2"),
         )
     )
+    assert list(told.coordinators) == ["h:1", "i:2"]
     assert list(told.models) == write_models(models)
     assert [(m.model_id, m.covered, m.signed, list(m.replicas)) for m in told.models] == [
         ("m", True, True, [1, 2]),
@@ -158,3 +175,84 @@ def test_the_swarm_is_written_whole() -> None:
     assert (member.state, member.num_sessions, member.device) == ("ready", 2, "cpu")
     (hosted,) = member.spans
     assert (hosted.span.start, hosted.span.end, hosted.state, hosted.failure) == (0, 2, "failed", "no file")
+
+
+def resume(**fields: Any) -> client_pb2.GenerateRequest:  # noqa: ANN401 - of any field
+    """A request that goes on with two tokens on two stages."""
+    tokens = [
+        common_pb2.SampledToken(token_id=7),
+        common_pb2.SampledToken(token_id=8, logprob=-0.5, top=[common_pb2.TokenLogprob(token_id=9, logprob=-1.5)]),
+    ]
+    values = {"session_id": f"{5:016x}", "attempt": 1, "seed": 9, "tokens": tokens, "pipeline": wire_stages(2, 6)}
+    request = {name: fields.pop(name) for name in ("max_tokens", "sampling", "model_id") if name in fields}
+    return client_pb2.GenerateRequest(prompt="x", resume=client_pb2.Resume(**{**values, **fields}), **request)
+
+
+def wire_stages(*ends: int) -> list[common_pb2.Stage]:
+    return [
+        common_pb2.Stage(node_id=name, address=f"{name}:1", span=common_pb2.LayerRange(start=start, end=end))
+        for name, start, end in zip("abcdef", (0, *ends), ends, strict=False)
+    ]
+
+
+def test_a_resumption_is_read_whole() -> None:
+    read = read_request(resume(), no_seed)
+    assert read.sampling.seed == 9  # the session's, not a new one
+    assert read.resume == Resumption(
+        session=5,
+        attempt=1,
+        tokens=(KnownToken(token_id=7), KnownToken(token_id=8, logprob=-0.5, top=((9, -1.5),))),
+        pipeline=(stage("a", 0, 2), stage("b", 2, 6)),
+    )
+    bare = read_request(resume(tokens=[], pipeline=[], session_id="f" * 16, attempt=0xFFFE), no_seed).resume
+    assert bare == Resumption(session=2**64 - 1, attempt=0xFFFE, tokens=(), pipeline=())
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"session_id": ""}, "16 hexadecimal digits"),
+        ({"session_id": "5"}, "16 hexadecimal digits"),
+        ({"session_id": "0x" + "5" * 14}, "16 hexadecimal digits"),
+        ({"session_id": "5" * 17}, "16 hexadecimal digits"),
+        ({"session_id": "5" * 16 + "\n"}, "16 hexadecimal digits"),
+        ({"session_id": "\u0665" * 16}, "16 hexadecimal digits"),
+        ({"attempt": 0}, "attempt is 0"),
+        ({"attempt": 0xFFFF}, "attempt is 65535"),
+        ({"sampling": client_pb2.SamplingRequest(seed=8)}, "the seed is 8, the session's is 9"),
+        ({"pipeline": wire_stages(2, 6)[1:]}, "layers 2:6 stands where the one from layer 0 on is due"),
+        ({"pipeline": wire_stages(2, 2)}, "layer range 2:2 is empty"),
+        ({"pipeline": wire_stages(3, 2)}, "layer range 3:2 is empty or negative"),
+        ({"pipeline": [common_pb2.Stage()]}, "a node id and an address"),
+        ({"pipeline": [common_pb2.Stage(node_id="a" * 257, address="a:1")]}, "a node id and an address"),
+        ({"pipeline": wire_stages(2) * 1025}, "1025 stages"),
+        ({"tokens": [common_pb2.SampledToken(logprob=float("nan"))]}, "a logprob that is none"),
+        ({"tokens": [common_pb2.SampledToken(top=[common_pb2.TokenLogprob()] * 21)]}, "more than 20 alternatives"),
+    ],
+)
+def test_resumptions_that_can_not_be_read(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words):
+        read_request(resume(**fields), no_seed)
+
+
+@pytest.mark.parametrize(
+    ("fields", "contexts", "most"),
+    [
+        ({"max_tokens": 2}, {}, None),
+        ({"max_tokens": 1}, {}, 1),
+        ({"max_tokens": 9, "model_id": "m"}, {"m": 2, "n": 64}, 1),
+        ({"model_id": "m"}, {"m": 3}, None),
+        ({"model_id": "unknown"}, {"m": 2}, None),  # which is refused as such later
+        ({}, {"m": 2, "n": 64}, None),
+        ({}, {"m": 2}, 1),
+    ],
+)
+def test_no_more_tokens_than_the_context_holds_are_resumed(
+    fields: dict[str, Any], contexts: dict[str, int], most: int | None
+) -> None:
+    message = resume(**fields)
+    if most is None:
+        assert read_request(message, no_seed, contexts).resume is not None
+        return
+    with pytest.raises(ContextExceededError, match=f"2 tokens are known of a generation that may have {most}"):
+        read_request(message, no_seed, contexts)

@@ -82,12 +82,32 @@ async def test_an_error_in_mid_stream_ends_it_visibly() -> None:
     assert received == ["", "Hel"]
 
 
-async def test_an_error_in_mid_generation_of_a_plain_answer_has_its_status() -> None:
-    response = await post(
-        scripted(started(), chunk(0, "Hel"), errors.UnavailableError("lost")), json.dumps(BODY).encode()
-    )
-    assert response.status_code == 503
-    assert "Hel" not in response.text
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/v1/completions", BODY, {"text": "Hello"}),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "x"}]},
+            {"message": {"role": "assistant", "content": "Hello", "refusal": None}},
+        ),
+    ],
+)
+async def test_an_error_that_ends_a_plain_answer_keeps_what_there_is(
+    path: str, body: dict[str, Any], told: dict[str, Any]
+) -> None:
+    fake = scripted(started(), chunk(0, "Hel"), chunk(1, "lo"), errors.UnavailableError("lost"))
+    async with serving(fake) as url, httpx.AsyncClient(base_url=url) as client:
+        response = await client.post(path, json=body)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+    error = response.json()["error"]
+    assert error == {"message": "lost", "type": "server_error", "param": None, "code": "unavailable",
+                     "partial": {**told, "num_tokens": 2}}  # fmt: skip
+
+
+async def test_a_plain_answer_that_had_no_token_has_no_partial() -> None:
+    response = await post(scripted(started(), errors.UnavailableError("lost")), json.dumps(BODY).encode())
+    assert error_of(response)["message"] == "lost"  # which checks the keys
 
 
 @pytest.mark.parametrize("events", [(), (started(), chunk(0, "Hel")), (chunk(0, "Hel"), finished())])

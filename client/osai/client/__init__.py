@@ -6,28 +6,31 @@ async with AsyncClient("127.0.0.1:7070") as client:
 
 with Client("127.0.0.1:7070") as client:
     print(client.complete("Once upon a time", max_tokens=64).text)
+
+Several coordinators may be given, and a client learns of more: a generation outlives the loss of its coordinator.
 """
 
 from osai.client.aio import AsyncClient
 from osai.client.blocking import Client
+from osai.client.completion import partial_of
 from osai.client.events import (
     ChatMessage,
     Chunk,
     Completion,
     Finished,
     GenerationEvent,
-    HostedSpan,
-    Model,
-    Node,
+    Rerouted,
     Stage,
     Started,
-    Swarm,
     Timings,
     Token,
     TokenLogprob,
     Usage,
+    Waiting,
 )
+from osai.client.lost import CoordinatorLostError
 from osai.client.request import GenerationOptions, Prompt
+from osai.client.swarm import HostedSpan, Model, Node, Swarm
 from osai.client.timeouts import Timeouts
 
 __all__ = [
@@ -40,8 +43,12 @@ __all__ = [
     "GenerationEvent",
     "Started",
     "Chunk",
+    "Rerouted",
+    "Waiting",
     "Finished",
     "Completion",
+    "CoordinatorLostError",
+    "partial_of",
     "Token",
     "TokenLogprob",
     "Usage",

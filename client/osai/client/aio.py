@@ -1,24 +1,22 @@
 """The asynchronous client of a coordinator."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
-import grpc
-import grpc.aio
-
 from osai.client.completion import CompletionBuilder
-from osai.client.events import Completion, GenerationEvent, Model, Swarm
+from osai.client.connection import Connections
+from osai.client.events import Completion, GenerationEvent
+from osai.client.generation import GenerationRun
+from osai.client.lost import CoordinatorLostError, nobody_reached
 from osai.client.request import GenerationOptions, Prompt, to_proto
-from osai.client.stream import GenerationStream
+from osai.client.roster import Roster
+from osai.client.swarm import Model, Swarm
+from osai.client.swarm_wire import model_of, swarm_of
 from osai.client.timeouts import Timeouts
-from osai.client.wire import model_of, swarm_of
-from osai.core.errors import CancelledError, DeadlineExceededError, InvalidRequestError, UnavailableError
-from osai.core.protocol import check_hello, hello
-from osai.core.rpc import error_of, insecure_channel
-from osai.proto import client_pb2, client_pb2_grpc
+from osai.core.errors import DeadlineExceededError, OsaiError
+from osai.proto import client_pb2
 
 if TYPE_CHECKING:
     from osai.proto.client_pb2_grpc import CoordinatorAsyncStub
@@ -27,25 +25,36 @@ R = TypeVar("R")
 
 
 class AsyncClient:
-    """Speaks to one coordinator; an async context manager. It connects and greets on the first call.
+    """Speaks to a swarm's coordinators; an async context manager. It connects and greets on the first call.
 
-    Every method raises a typed `osai.core.errors.OsaiError`: UnavailableError where the coordinator can't be reached or
-    is lost, ProtocolMismatchError where it speaks another version, DeadlineExceededError where a wait ran out.
+    Each call goes to the coordinator that answered last. If that one can't be reached, the others are asked: those that
+    were given, and those that any of them told of. A generation outlives its coordinator (see `generate`).
+
+    Every method raises a typed `osai.core.errors.OsaiError`: UnavailableError where no coordinator can be reached,
+    ProtocolMismatchError where it speaks another version, DeadlineExceededError where a wait ran out.
 
     Args:
-        address: HOST:PORT of the coordinator.
+        address: HOST:PORT of a coordinator, or of several.
         timeouts: deadlines of the waits.
 
     Raises:
-        InvalidRequestError: if the address has another form.
+        InvalidRequestError: if an address has another form.
     """
 
-    def __init__(self, address: str, *, timeouts: Timeouts | None = None) -> None:
-        _check_address(address)
-        self.address = address
+    def __init__(self, address: str | Sequence[str], *, timeouts: Timeouts | None = None) -> None:
+        self._roster = Roster([address] if isinstance(address, str) else address)
         self._timeouts = timeouts or Timeouts()
-        self._channel: grpc.aio.Channel | None = None  # made on the first call, when a loop runs
-        self._greeted = False
+        self._open: Connections | None = None  # made on the first call, when a loop runs
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the coordinator that is asked first: that answered last."""
+        return self._roster.preferred
+
+    @property
+    def coordinators(self) -> tuple[str, ...]:
+        """HOST:PORT of all coordinators that are known."""
+        return self._roster.addresses
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,14 +66,17 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Hang up; generations that still run are cancelled."""
-        channel, self._channel, self._greeted = self._channel, None, False
-        if channel is not None:
-            await channel.close()
+        connections, self._open = self._open, None
+        if connections is not None:
+            await connections.close()
 
     async def generate(
         self, prompt: Prompt, *, timeouts: Timeouts | None = None, **options: Unpack[GenerationOptions]
     ) -> AsyncGenerator[GenerationEvent, None]:
-        """Run one generation: one Started, any number of Chunks, one Finished.
+        """Run one generation: one Started, any number of Chunks, one Finished; Rerouted and Waiting in between.
+
+        If its coordinator is lost, another one goes on with it, or the same once it is back, within
+        `Timeouts.resume_s`: tokens and text go on where they were, and Rerouted tells of it.
 
         Closing the iterator (`aclosing`, `aclose`), or cancelling the task, cancels the generation.
 
@@ -74,24 +86,13 @@ class AsyncClient:
             options: see GenerationOptions.
 
         Raises:
-            OsaiError: the typed reason why it can't start or go on; nothing follows it.
+            OsaiError: the typed reason why it can't start or go on; nothing follows it. Its attribute `partial`, also
+                `partial_of(error)`, is a Completion of what was generated, None where no token was.
         """
-        waits = timeouts or self._timeouts
-        request = to_proto(prompt, options)
-        stub = await self._greeted_stub(waits.connect_s)
-        stream = GenerationStream()
-        call = stub.Generate(request)
-        try:
-            while True:
-                limit_s = waits.next_token_s if stream.num_tokens else waits.first_token_s
-                what = "the next token" if stream.num_tokens else "the first token"
-                event = await self._within(limit_s, what, call.read())
-                if not isinstance(event, client_pb2.GenerateEvent):  # grpc.aio.EOF
-                    break
-                yield stream.accept(event)
-            stream.end()
-        finally:
-            call.cancel()  # does nothing to a call that has ended
+        run = GenerationRun(self._connections(), self._roster, to_proto(prompt, options), timeouts or self._timeouts)
+        async with aclosing(run.events()) as events:
+            async for event in events:
+                yield event
 
     async def complete(
         self, prompt: Prompt, *, timeouts: Timeouts | None = None, **options: Unpack[GenerationOptions]
@@ -105,50 +106,32 @@ class AsyncClient:
 
     async def models(self) -> tuple[Model, ...]:
         """The models that the swarm serves."""
-        stub = await self._greeted_stub(self._timeouts.connect_s)
-        answer = await self._within(
-            self._timeouts.call_s, "its models", stub.ListModels(client_pb2.ListModelsRequest())
-        )
+        answer = await self._ask("its models", lambda stub: stub.ListModels(client_pb2.ListModelsRequest()))
         return tuple(model_of(model) for model in answer.models)
 
     async def swarm(self) -> Swarm:
-        """The swarm as this coordinator sees it: models and nodes."""
-        stub = await self._greeted_stub(self._timeouts.connect_s)
-        answer = await self._within(self._timeouts.call_s, "its swarm", stub.GetSwarm(client_pb2.GetSwarmRequest()))
+        """The swarm as the coordinator sees it: models and nodes."""
+        answer = await self._ask("its swarm", lambda stub: stub.GetSwarm(client_pb2.GetSwarmRequest()))
+        self._roster.learn(answer.coordinators)
         return swarm_of(answer)
 
-    async def _greeted_stub(self, connect_s: float) -> "CoordinatorAsyncStub":
-        if self._channel is None:
-            self._channel = insecure_channel(self.address)
-        stub: CoordinatorAsyncStub = client_pb2_grpc.CoordinatorStub(self._channel)
-        if not self._greeted:  # calls that begin at once may greet more than once, which does no harm
-            check_hello(await self._within(connect_s, "a greeting", stub.Greet(hello())))
-            self._greeted = True
-        return stub
+    async def _ask(self, what: str, call: "Callable[[CoordinatorAsyncStub], Awaitable[R]]") -> R:
+        """A short answer of the first coordinator that gives it."""
+        connections = self._connections()
+        failures: dict[str, OsaiError] = {}
+        for address in self._roster.ring(self._roster.preferred):
+            connection = connections.to(address)
+            try:
+                stub = await connection.greeted(self._timeouts.connect_s)
+                answer = await connection.within(self._timeouts.call_s, what, call(stub))
+            except (CoordinatorLostError, DeadlineExceededError) as e:
+                failures[address] = e
+            else:
+                self._roster.preferred = address
+                return answer
+        raise nobody_reached(failures)
 
-    async def _within(self, limit_s: float, what: str, answer: Awaitable[R]) -> R:
-        """Wait for one answer; every failure comes out typed."""
-        try:
-            async with asyncio.timeout(limit_s):
-                return await answer
-        except TimeoutError as e:
-            self._greeted = False
-            raise DeadlineExceededError(
-                f"{self.address} did not send {what} within {limit_s:g} s: try again, or allow more time"
-            ) from e
-        except grpc.aio.AioRpcError as e:
-            error = error_of(e, self.address)
-            if isinstance(error, UnavailableError):
-                self._greeted = False  # another coordinator may answer here the next time
-            raise error from e
-        except asyncio.CancelledError as e:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise CancelledError("the client was closed before the call had ended") from e  # by `close`
-
-
-def _check_address(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
-        raise InvalidRequestError(f"{address!r} is no coordinator's address; write HOST:PORT, as in 127.0.0.1:7070")
+    def _connections(self) -> Connections:
+        if self._open is None:
+            self._open = Connections()
+        return self._open

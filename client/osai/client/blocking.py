@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from osai.client.aio import AsyncClient
-from osai.client.events import Completion, GenerationEvent, Model, Swarm
+from osai.client.events import Completion, GenerationEvent
 from osai.client.request import GenerationOptions, Prompt
+from osai.client.swarm import Model, Swarm
 from osai.client.timeouts import Timeouts
 from osai.core.errors import CancelledError
 
@@ -62,16 +63,21 @@ class LoopThread:
 
 
 class Client:
-    """Speaks to one coordinator, call by call; a context manager. Arguments and errors are AsyncClient's."""
+    """Speaks to a swarm's coordinators, call by call; a context manager. Arguments and errors are AsyncClient's."""
 
-    def __init__(self, address: str, *, timeouts: Timeouts | None = None) -> None:
+    def __init__(self, address: str | Sequence[str], *, timeouts: Timeouts | None = None) -> None:
         self._client = AsyncClient(address, timeouts=timeouts)
         self._thread: LoopThread | None = None
 
     @property
     def address(self) -> str:
-        """HOST:PORT of the coordinator."""
+        """HOST:PORT of the coordinator that is asked first."""
         return self._client.address
+
+    @property
+    def coordinators(self) -> tuple[str, ...]:
+        """HOST:PORT of all coordinators that are known."""
+        return self._client.coordinators
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ from typing import Literal
 from osai.core.layers import LayerRange
 
 FinishReason = Literal["stop", "length"]
+EndReason = FinishReason | Literal["error"]  # of what was generated before an error ended it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Measured by the coordinator.
+    """Measured by the coordinator; by the client where more than one coordinator ran it, or it broke off.
 
     Attributes:
         ttft_s: from the request's arrival to the first token.
@@ -100,92 +101,71 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rerouted:
+    """The generation goes on over another pipeline, or by another coordinator; tokens go on where they were.
+
+    Attributes:
+        reason: for people.
+        pause_s: from the loss until it goes on.
+    """
+
+    pipeline: tuple[Stage, ...]
+    reason: str
+    pause_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Part of the model has no node just now, or no coordinator can be reached; the generation waits for one.
+
+    It may come at any time, before Started too.
+
+    Attributes:
+        reason: for people.
+        remaining_s: until it is given up.
+    """
+
+    reason: str
+    remaining_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The generation is complete: "stop" at end-of-sequence or a stop string, "length" at its maximum."""
+    """The generation is complete: "stop" at end-of-sequence or a stop string, "length" at its maximum.
+
+    Attributes:
+        num_recoveries: times that it went on over another pipeline or by another coordinator.
+    """
 
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+    num_recoveries: int = 0
 
 
-GenerationEvent = Started | Chunk | Finished
+GenerationEvent = Started | Chunk | Rerouted | Waiting | Finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A whole generation.
+    """A whole generation, or what there was of it when an error ended it.
 
     Attributes:
+        finish_reason: "error" where it is not whole.
+        pipeline: the last one that served it.
         logprobs: one entry a token; None unless asked for.
         num_cached_tokens: of the prompt, whose KV every stage had already.
+        num_recoveries: times that it went on over another pipeline or by another coordinator.
     """
 
     model_id: str
     seed: int
     token_ids: tuple[int, ...]
     text: str
-    finish_reason: FinishReason
+    finish_reason: EndReason
     usage: Usage
     timings: Timings
     pipeline: tuple[Stage, ...]
     logprobs: tuple[Token, ...] | None = None
     num_cached_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """One model that the swarm serves.
-
-    Attributes:
-        max_context: tokens that prompt and generation may have together.
-        covered: whether every layer has a ready node.
-        signed: whether its manifest is signed by a key that the coordinator trusts.
-        replicas: ready nodes, layer by layer.
-    """
-
-    model_id: str
-    num_layers: int
-    max_context: int
-    covered: bool
-    signed: bool
-    licence: str
-    replicas: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostedSpan:
-    """One span on one node. `state` is "loading", "ready" or "failed"; `failure` says why it failed."""
-
-    model_id: str
-    span: LayerRange
-    dtype: str
-    state: str
-    verified: bool
-    failure: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """One node. `state` is "joining", "ready" or "draining"."""
-
-    node_id: str
-    name: str
-    software: str
-    device: str
-    memory_bytes: int
-    state: str
-    spans: tuple[HostedSpan, ...]
-    num_sessions: int
-    uptime_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swarm:
-    """The swarm at one moment, as one coordinator sees it."""
-
-    coordinator_id: str
-    software: str
-    http_address: str
-    dht_addresses: tuple[str, ...]
-    models: tuple[Model, ...]
-    nodes: tuple[Node, ...]
+    num_recoveries: int = 0

@@ -5,6 +5,7 @@ from typing import TypedDict
 
 from osai.client.events import ChatMessage
 from osai.core.errors import InvalidRequestError
+from osai.core.protocol import PROTOCOL_VERSION
 from osai.core.rpc import CLIENT_API_MAX_BYTES
 from osai.proto import client_pb2
 
@@ -76,6 +77,7 @@ def to_proto(prompt: Prompt, options: GenerationOptions) -> client_pb2.GenerateR
             stop=[stop] if isinstance(stop, str) else stop,  # a lone string would go as its characters
             stop_token_ids=options.get("stop_token_ids", ()),
             ignore_eos=options.get("ignore_eos", False),
+            protocol_version=PROTOCOL_VERSION,
         )
         _set_prompt(request, prompt)
     except (TypeError, ValueError) as e:  # protobuf: a value of another type, or text that is no Unicode

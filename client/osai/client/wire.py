@@ -1,5 +1,7 @@
-"""What the coordinator sends, from protobuf to plain data. Whatever breaks the contract is a BadFrameError."""
+"""Between protobuf and plain data. Whatever a coordinator sends that breaks the contract is a BadFrameError."""
 
+import math
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from osai.client import events
@@ -21,6 +23,10 @@ def span_of(wire: common_pb2.LayerRange) -> LayerRange:
         raise BadFrameError(f"the coordinator sent a bad span: {e}") from e
 
 
+def _pipeline_of(wire: Iterable[common_pb2.Stage]) -> tuple[events.Stage, ...]:
+    return tuple(events.Stage(node_id=stage.node_id, address=stage.address, span=span_of(stage.span)) for stage in wire)
+
+
 def started_of(wire: client_pb2.Started) -> events.Started:
     """The beginning of a generation."""
     if wire.num_cached_tokens > wire.num_prompt_tokens:
@@ -32,12 +38,26 @@ def started_of(wire: client_pb2.Started) -> events.Started:
         model_id=wire.model_id,
         num_prompt_tokens=wire.num_prompt_tokens,
         seed=wire.seed,
-        pipeline=tuple(
-            events.Stage(node_id=stage.node_id, address=stage.address, span=span_of(stage.span))
-            for stage in wire.pipeline
-        ),
+        pipeline=_pipeline_of(wire.pipeline),
         num_cached_tokens=wire.num_cached_tokens,
     )
+
+
+def rerouted_of(wire: client_pb2.Rerouted) -> events.Rerouted:
+    """Another pipeline."""
+    pause_s = _seconds(wire.pause_s)
+    return events.Rerouted(pipeline=_pipeline_of(wire.pipeline), reason=wire.reason, pause_s=pause_s)
+
+
+def waiting_of(wire: client_pb2.Waiting) -> events.Waiting:
+    """A wait for nodes."""
+    return events.Waiting(reason=wire.reason, remaining_s=_seconds(wire.remaining_s))
+
+
+def _seconds(value: float) -> float:
+    if not 0 <= value < math.inf:  # also NaN
+        raise BadFrameError(f"the coordinator sent {value} for a number of seconds")
+    return value
 
 
 def chunk_of(wire: client_pb2.Chunk) -> events.Chunk:
@@ -53,6 +73,30 @@ def _token_of(wire: common_pb2.SampledToken) -> events.Token:
     )
 
 
+def tokens_to_proto(tokens: Sequence[events.Token]) -> list[common_pb2.SampledToken]:
+    """Tokens as they came."""
+    return [
+        common_pb2.SampledToken(
+            token_id=token.token_id,
+            logprob=token.logprob,
+            top=[common_pb2.TokenLogprob(token_id=top.token_id, logprob=top.logprob) for top in token.top],
+        )
+        for token in tokens
+    ]
+
+
+def stages_to_proto(pipeline: Sequence[events.Stage]) -> list[common_pb2.Stage]:
+    """A pipeline as it came."""
+    return [
+        common_pb2.Stage(
+            node_id=stage.node_id,
+            address=stage.address,
+            span=common_pb2.LayerRange(start=stage.span.start, end=stage.span.end),
+        )
+        for stage in pipeline
+    ]
+
+
 def finished_of(wire: client_pb2.Finished) -> events.Finished:
     """The end of a complete generation."""
     reason = _REASONS.get(wire.reason)
@@ -62,53 +106,5 @@ def finished_of(wire: client_pb2.Finished) -> events.Finished:
         finish_reason=reason,
         usage=events.Usage(num_prompt_tokens=wire.num_prompt_tokens, num_generated_tokens=wire.num_generated_tokens),
         timings=events.Timings(ttft_s=wire.ttft_s, decode_tokens_per_s=wire.decode_tokens_per_s),
-    )
-
-
-def model_of(wire: client_pb2.ModelInfo) -> events.Model:
-    """One model."""
-    return events.Model(
-        model_id=wire.model_id,
-        num_layers=wire.num_layers,
-        max_context=wire.max_context,
-        covered=wire.covered,
-        signed=wire.signed,
-        licence=wire.licence,
-        replicas=tuple(wire.replicas),
-    )
-
-
-def _node_of(wire: client_pb2.NodeStatus) -> events.Node:
-    return events.Node(
-        node_id=wire.node_id,
-        name=wire.name,
-        software=wire.software,
-        device=wire.device,
-        memory_bytes=wire.memory_bytes,
-        state=wire.state,
-        spans=tuple(
-            events.HostedSpan(
-                model_id=span.model_id,
-                span=span_of(span.span),
-                dtype=span.dtype,
-                state=span.state,
-                verified=span.verified,
-                failure=span.failure,
-            )
-            for span in wire.spans
-        ),
-        num_sessions=wire.num_sessions,
-        uptime_s=wire.uptime_s,
-    )
-
-
-def swarm_of(wire: client_pb2.GetSwarmResponse) -> events.Swarm:
-    """The whole swarm."""
-    return events.Swarm(
-        coordinator_id=wire.coordinator_id,
-        software=wire.software,
-        http_address=wire.http_address,
-        dht_addresses=tuple(wire.dht_addresses),
-        models=tuple(model_of(model) for model in wire.models),
-        nodes=tuple(_node_of(node) for node in wire.nodes),
+        num_recoveries=wire.num_recoveries,
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from osai.coordinator.api import Generations
+from osai.coordinator.api import GenerationEvent, Generations, Rerouted, Started, Waiting
 from osai.coordinator.client_wire import read_request, write_event, write_models, write_swarm
 from osai.core.errors import InternalError, OsaiError
 from osai.core.protocol import check_hello, hello
@@ -13,6 +13,8 @@ from osai.core.rpc import abort
 from osai.proto import client_pb2, client_pb2_grpc, common_pb2
 
 log = logging.getLogger(__name__)
+
+NOTICES_VERSION = 2  # of the protocol: clients of it know Rerouted and Waiting
 
 
 class ClientService(client_pb2_grpc.CoordinatorServicer):
@@ -41,16 +43,26 @@ class ClientService(client_pb2_grpc.CoordinatorServicer):
     async def Generate(self, request: client_pb2.GenerateRequest, context: Any) -> None:  # type: ignore[override] # noqa: N802, ANN401
         """Run one generation; the call's cancellation, also by a lost connection, cancels it."""
         try:
-            wanted = read_request(request, self._draw_seed)
+            wanted = read_request(request, self._draw_seed, self._contexts(request))
             async with aclosing(self._generations.generate(wanted)) as events:
                 async for event in events:
-                    await context.write(write_event(event))
+                    if request.protocol_version >= NOTICES_VERSION or not isinstance(event, Rerouted | Waiting):
+                        await context.write(write_event(event, self._coordinators(event)))
         except OsaiError as e:
             log.info("generation for %s ended: %s", context.peer(), e)
             await abort(context, e)
         except Exception as e:
             log.exception("generation for %s failed", context.peer())
             await abort(context, InternalError(f"the coordinator failed ({type(e).__name__}); its log says more"))
+
+    def _contexts(self, request: client_pb2.GenerateRequest) -> dict[str, int]:
+        """What each model's context holds, where it matters."""
+        models = self._generations.swarm().models if request.HasField("resume") else ()
+        return {model.model_id: model.max_context for model in models}
+
+    def _coordinators(self, event: GenerationEvent) -> tuple[str, ...]:
+        """Whom the session can go on with, said once, at its start."""
+        return self._generations.swarm().coordinators if isinstance(event, Started) else ()
 
     async def ListModels(self, request: client_pb2.ListModelsRequest, context: Any) -> client_pb2.ListModelsResponse:  # noqa: ARG002, N802, ANN401
         """Models that are served."""

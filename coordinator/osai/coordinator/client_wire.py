@@ -1,7 +1,8 @@
 """Between the client API's messages and osai.coordinator.api."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from osai.coordinator.api import (
     ChatMessage,
@@ -12,9 +13,12 @@ from osai.coordinator.api import (
     GenerationRequest,
     ModelView,
     NodeView,
+    Rerouted,
     Started,
     SwarmView,
+    Waiting,
 )
+from osai.coordinator.resume_wire import read_resume
 from osai.coordinator.wire import write_stage
 from osai.core.errors import InvalidRequestError
 from osai.core.sampling import SamplingParams
@@ -23,14 +27,29 @@ from osai.proto import client_pb2, common_pb2
 _REASONS = {"stop": common_pb2.FINISH_REASON_STOP, "length": common_pb2.FINISH_REASON_LENGTH}
 
 
-def read_request(message: client_pb2.GenerateRequest, draw_seed: Callable[[], int]) -> GenerationRequest:
-    """Read a client's request; `draw_seed` gives the seed where it names none.
+NO_CONTEXTS: Mapping[str, int] = MappingProxyType({})
+
+
+def read_request(
+    message: client_pb2.GenerateRequest, draw_seed: Callable[[], int], contexts: Mapping[str, int] = NO_CONTEXTS
+) -> GenerationRequest:
+    """Read a client's request.
+
+    Args:
+        message: as it came.
+        draw_seed: gives the seed where it names none.
+        contexts: tokens that each model's context holds; they bound what may be resumed.
 
     Raises:
-        InvalidRequestError: if it has no prompt, or a sampling parameter is out of its bounds.
+        InvalidRequestError: if it has no prompt, a sampling parameter is out of its bounds, or what it resumes is no
+            session's.
+        ContextExceededError: if it resumes with more tokens than the generation may have.
     """
     given = {field.name: value for field, value in message.sampling.ListFields()}  # the fields that are set
-    given.setdefault("seed", draw_seed())
+    resume = read_resume(message.resume, _most_tokens(message, contexts)) if message.HasField("resume") else None
+    seed = given.setdefault("seed", message.resume.seed if resume else draw_seed())
+    if resume and seed != message.resume.seed:
+        raise InvalidRequestError(f"the seed is {seed}, the session's is {message.resume.seed}: ask as at the start")
     prompt: str | tuple[int, ...] | tuple[ChatMessage, ...]
     match message.WhichOneof("input"):
         case "prompt":
@@ -49,11 +68,20 @@ def read_request(message: client_pb2.GenerateRequest, draw_seed: Callable[[], in
         stop=tuple(message.stop),
         stop_token_ids=tuple(message.stop_token_ids),
         ignore_eos=message.ignore_eos,
+        resume=resume,
     )
 
 
-def write_event(event: GenerationEvent) -> client_pb2.GenerateEvent:
-    """One event of a generation."""
+def _most_tokens(message: client_pb2.GenerateRequest, contexts: Mapping[str, int]) -> int | None:
+    """How many generated tokens the request allows at most, as far as it is known without its prompt's length."""
+    context = contexts.get(message.model_id) if message.model_id else max(contexts.values(), default=None)
+    limits = [message.max_tokens] if message.HasField("max_tokens") else []
+    limits += [] if context is None else [context - 1]  # of the prompt, one token at least
+    return min(limits, default=None)
+
+
+def write_event(event: GenerationEvent, coordinators: Sequence[str] = ()) -> client_pb2.GenerateEvent:
+    """One event of a generation; `coordinators` are named in Started."""
     match event:
         case Started():
             started = client_pb2.Started(
@@ -63,6 +91,7 @@ def write_event(event: GenerationEvent) -> client_pb2.GenerateEvent:
                 seed=event.seed,
                 pipeline=[write_stage(stage) for stage in event.pipeline],
                 num_cached_tokens=event.num_cached_tokens,
+                coordinators=coordinators,
             )
             return client_pb2.GenerateEvent(started=started)
         case Chunk():
@@ -75,8 +104,17 @@ def write_event(event: GenerationEvent) -> client_pb2.GenerateEvent:
                 num_generated_tokens=event.num_generated_tokens,
                 ttft_s=event.ttft_s,
                 decode_tokens_per_s=event.decode_tokens_per_s,
+                num_recoveries=event.num_recoveries,
             )
             return client_pb2.GenerateEvent(finished=finished)
+        case Rerouted():
+            rerouted = client_pb2.Rerouted(
+                pipeline=[write_stage(stage) for stage in event.pipeline], reason=event.reason, pause_s=event.pause_s
+            )
+            return client_pb2.GenerateEvent(rerouted=rerouted)
+        case Waiting():
+            waiting = client_pb2.Waiting(reason=event.reason, remaining_s=event.remaining_s)
+            return client_pb2.GenerateEvent(waiting=waiting)
 
 
 def _write_token(token: GeneratedToken) -> common_pb2.SampledToken:
@@ -109,6 +147,7 @@ def write_swarm(view: SwarmView) -> client_pb2.GetSwarmResponse:
         models=write_models(view.models),
         nodes=[_write_node(node) for node in view.nodes],
         dht_addresses=view.dht_addresses,
+        coordinators=view.coordinators,
     )
 
 

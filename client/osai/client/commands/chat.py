@@ -7,6 +7,7 @@ from typing import Unpack
 import click
 
 from osai.client.blocking import Client
+from osai.client.commands.notices import show_notice
 from osai.client.commands.options import (
     SamplingArguments,
     coordinator_option,
@@ -47,6 +48,7 @@ class Conversation:
         try:
             with contextlib.closing(self._client.generate(asked, **self._options)) as events:
                 for event in events:
+                    show_notice(event)
                     if isinstance(event, Chunk):
                         texts.append(event.text)
                         click.echo(for_stdout(event.text), nl=False)
@@ -63,7 +65,7 @@ class Conversation:
 @sampling_options
 @timeout_option
 def chat(
-    *, coordinator: str, system: str | None, timeout_s: float | None, **sampling: Unpack[SamplingArguments]
+    *, coordinator: tuple[str, ...], system: str | None, timeout_s: float | None, **sampling: Unpack[SamplingArguments]
 ) -> None:
     """Talk with a model.
 

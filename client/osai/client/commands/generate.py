@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import click
 
 from osai.client.aio import AsyncClient
+from osai.client.commands.notices import show_notice
 from osai.client.commands.options import (
     SamplingArguments,
     coordinator_option,
@@ -17,11 +18,12 @@ from osai.client.commands.options import (
     timeout_option,
     timeouts_of,
 )
-from osai.client.completion import CompletionBuilder
+from osai.client.completion import CompletionBuilder, partial_of
 from osai.client.events import Chunk, Completion, Token
 from osai.client.request import GenerationOptions, Prompt
 from osai.client.terminal import for_stdout, harmless
 from osai.client.timeouts import Timeouts
+from osai.core.errors import OsaiError
 
 
 def _token_ids(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -46,7 +48,7 @@ def generate(
     *,
     prompt: str | None,
     token_ids: tuple[int, ...] | None,
-    coordinator: str,
+    coordinator: tuple[str, ...],
     ignore_eos: bool,
     logprobs: int | None,
     timeout_s: float | None,
@@ -57,6 +59,8 @@ def generate(
 
     PROMPT is the text; "-" reads it from standard input. What is generated streams to standard output.
     The exit status is 0 only for a complete generation, 1 for an error, 2 for a wrong command line, 130 for Ctrl-C.
+    If the coordinator is lost, another one goes on: one of those given, or one that it told of. What came before an
+    error is printed all the same.
 
     \b
     Examples:
@@ -72,9 +76,19 @@ def generate(
     options = generation_options(sampling)
     options["ignore_eos"] = ignore_eos
     options["num_logprobs"] = logprobs
-    completion = asyncio.run(_run(coordinator, asked, options, timeouts_of(timeout_s), stream=not as_json))
+    try:
+        completion = asyncio.run(_run(coordinator, asked, options, timeouts_of(timeout_s), stream=not as_json))
+    except OsaiError as e:
+        if (partial := partial_of(e)) is not None:
+            _print_end(partial, as_json=as_json, error=e)
+        raise
+    _print_end(completion, as_json=as_json)
+
+
+def _print_end(completion: Completion, *, as_json: bool, error: OsaiError | None = None) -> None:
+    """The end of what has streamed, or all of it as JSON; also of what an error ended."""
     if as_json:
-        click.echo(json.dumps(as_dict(completion)))
+        click.echo(json.dumps(as_dict(completion) | ({"error": error.message} if error else {})))
     else:
         click.echo()
         click.echo(figures(completion), err=True)
@@ -85,7 +99,7 @@ def _text(prompt: str | None) -> str:
 
 
 async def _run(
-    coordinator: str, prompt: Prompt, options: GenerationOptions, timeouts: Timeouts, *, stream: bool
+    coordinator: tuple[str, ...], prompt: Prompt, options: GenerationOptions, timeouts: Timeouts, *, stream: bool
 ) -> Completion:
     builder = CompletionBuilder(with_logprobs=options.get("num_logprobs") is not None)
     async with (
@@ -94,13 +108,14 @@ async def _run(
     ):
         async for event in events:
             builder.add(event)
+            show_notice(event)
             if stream and isinstance(event, Chunk) and event.text:
                 click.echo(for_stdout(event.text), nl=False)  # echo flushes
     return builder.completion()
 
 
 def as_dict(completion: Completion) -> dict[str, Any]:
-    """The JSON of a complete generation; `logprobs` only where they were asked for."""
+    """The JSON of a generation; `logprobs` only where they were asked for."""
     usage = completion.usage
     result: dict[str, Any] = {
         "token_ids": list(completion.token_ids),
@@ -119,6 +134,7 @@ def as_dict(completion: Completion) -> dict[str, Any]:
         "pipeline": [
             {"node": stage.node_id, "start": stage.span.start, "end": stage.span.end} for stage in completion.pipeline
         ],
+        "num_recoveries": completion.num_recoveries,
     }
     if completion.logprobs is not None:
         result["logprobs"] = [_logprob(token) for token in completion.logprobs]
@@ -134,9 +150,10 @@ def figures(completion: Completion) -> str:
     """One line for people: how much, how fast, by which nodes."""
     pipeline = " > ".join(f"{stage.node_id[:8]} [{stage.span}]" for stage in completion.pipeline)
     usage, num_cached = completion.usage, completion.num_cached_tokens
+    recovered = f", recovered {completion.num_recoveries} times" if completion.num_recoveries else ""
     cached = f", {num_cached} of {usage.num_prompt_tokens} prompt tokens cached" if num_cached else ""
     return harmless(
         f"{usage.num_generated_tokens} tokens ({completion.finish_reason}), "
         f"first after {completion.timings.ttft_s:.2f} s, then {completion.timings.decode_tokens_per_s:.1f} tokens/s, "
-        f"seed {completion.seed}{cached}; {pipeline}"
+        f"seed {completion.seed}{cached}{recovered}; {pipeline}"
     )

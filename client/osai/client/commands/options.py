@@ -30,16 +30,24 @@ class SamplingArguments(TypedDict):
     stop: tuple[str, ...]
 
 
+def _addresses(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    addresses = tuple(part.strip() for part in value.split(","))
+    if not all(addresses):
+        raise click.BadParameter(f"{value!r} is no list of coordinators; write HOST:PORT,HOST:PORT", context, parameter)
+    return addresses
+
+
 def coordinator_option(function: F) -> F:
-    """`--coordinator HOST:PORT`, also from the environment."""
+    """`--coordinator HOST:PORT[,HOST:PORT...]`, also from the environment; the command gets a tuple."""
     return click.option(
         "--coordinator",
-        metavar="HOST:PORT",
+        metavar="HOST:PORT[,...]",
         envvar="OSAI_COORDINATOR",
         default=DEFAULT_COORDINATOR,
         show_default=True,
         show_envvar=True,
-        help="The coordinator to speak to.",
+        callback=_addresses,
+        help="The coordinator to speak to, and others that may take its place.",
     )(function)
 
 

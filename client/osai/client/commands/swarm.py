@@ -8,7 +8,7 @@ import click
 
 from osai.client.aio import AsyncClient
 from osai.client.commands.options import coordinator_option
-from osai.client.events import HostedSpan, Model, Node, Swarm
+from osai.client.swarm import HostedSpan, Model, Node, Swarm
 from osai.client.terminal import harmless, print_table
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON line in place of tables.")
@@ -17,7 +17,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 @click.command("models")
 @coordinator_option
 @json_option
-def models(*, coordinator: str, as_json: bool) -> None:
+def models(*, coordinator: tuple[str, ...], as_json: bool) -> None:
     """List the models that the swarm serves.
 
     \b
@@ -34,7 +34,7 @@ def models(*, coordinator: str, as_json: bool) -> None:
 @click.command("status")
 @coordinator_option
 @json_option
-def status(*, coordinator: str, as_json: bool) -> None:
+def status(*, coordinator: tuple[str, ...], as_json: bool) -> None:
     """Show the swarm, who serves which layers.
 
     \b
@@ -46,6 +46,8 @@ def status(*, coordinator: str, as_json: bool) -> None:
         click.echo(json.dumps(asdict(swarm)))
         return
     click.echo(harmless(f"coordinator {swarm.coordinator_id} ({swarm.software}), page {swarm.http_address or 'none'}"))
+    if len(swarm.coordinators) > 1:
+        click.echo(harmless(f"coordinators {', '.join(swarm.coordinators)}"))
     _print_models(swarm.models)
     rows = [_node_row(node) for node in swarm.nodes]
     print_table(
@@ -53,12 +55,12 @@ def status(*, coordinator: str, as_json: bool) -> None:
     )
 
 
-async def _models(coordinator: str) -> tuple[Model, ...]:
+async def _models(coordinator: tuple[str, ...]) -> tuple[Model, ...]:
     async with AsyncClient(coordinator) as client:
         return await client.models()
 
 
-async def _swarm(coordinator: str) -> Swarm:
+async def _swarm(coordinator: tuple[str, ...]) -> Swarm:
     async with AsyncClient(coordinator) as client:
         return await client.swarm()
 

@@ -55,6 +55,10 @@ class Answer(ABC):
         """The only item of a plain answer's `choices`."""
 
     @abstractmethod
+    def _message(self, text: str) -> Json:
+        """The text, as the endpoint names and shapes it."""
+
+    @abstractmethod
     def _logprobs(self, tokens: Sequence[GeneratedToken]) -> Json:
         """The tokens' logprobs in the endpoint's shape."""
 
@@ -84,6 +88,11 @@ class Answer(ABC):
         choice = self._whole_choice("".join(chunk.text for chunk in chunks), logprobs, finished.reason)
         provenance = self._provenance()["osai"] | _timings(finished)
         return self._envelope(self.whole_kind, [choice]) | {"usage": self._usage(finished), "osai": provenance}
+
+    def partial(self, chunks: Sequence[Chunk]) -> Json:
+        """What there is of a plain answer that an error ended."""
+        text = "".join(chunk.text for chunk in chunks)
+        return self._message(text) | {"num_tokens": sum(len(chunk.tokens) for chunk in chunks)}
 
     def _envelope(self, kind: str, choices: list[Json]) -> Json:
         envelope: Json = {
@@ -131,8 +140,10 @@ class ChatAnswer(Answer):
         return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
     def _whole_choice(self, text: str, logprobs: Json | None, reason: str) -> Json:
-        message = {"role": "assistant", "content": text, "refusal": None}
-        return {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": reason}
+        return {"index": 0, **self._message(text), "logprobs": logprobs, "finish_reason": reason}
+
+    def _message(self, text: str) -> Json:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
     def _logprobs(self, tokens: Sequence[GeneratedToken]) -> Json:
         return chat_logprobs(tokens)
@@ -149,6 +160,9 @@ class CompletionAnswer(Answer):
 
     def _whole_choice(self, text: str, logprobs: Json | None, reason: str) -> Json:
         return self._choice(text, logprobs, reason)
+
+    def _message(self, text: str) -> Json:
+        return {"text": text}
 
     def _logprobs(self, tokens: Sequence[GeneratedToken]) -> Json:
         logprobs, self._position = completion_logprobs(tokens, self._position)

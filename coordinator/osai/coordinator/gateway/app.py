@@ -54,7 +54,7 @@ def create_app(
     )  # fmt: skip
     app.include_router(openai_routes(endpoint))
     app.include_router(swarm_routes(metered, metrics))
-    app.include_router(health_routes(metered.swarm, wall_clock))
+    app.include_router(health_routes(metered.swarm, wall_clock, metrics.num_recoveries))
     app.add_exception_handler(OsaiError, _on_typed)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)

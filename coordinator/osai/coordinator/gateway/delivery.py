@@ -8,10 +8,10 @@ from contextlib import aclosing, suppress
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from osai.coordinator.api import Chunk, Finished, GenerationEvent, Started
+from osai.coordinator.api import Chunk, Finished, GenerationEvent, Rerouted, Started, Waiting
 from osai.coordinator.gateway.answers import Answer
-from osai.coordinator.gateway.errors import http_error
-from osai.coordinator.gateway.sse import DONE, encode_events, stream_end, stream_part, stream_start
+from osai.coordinator.gateway.errors import Json, http_error
+from osai.coordinator.gateway.sse import DONE, encode_events, stream_comment, stream_end, stream_part, stream_start
 from osai.core.errors import InternalError, OsaiError, UnavailableError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class GenerationResponse(Response):
 
     The generator is closed before the response ends, whatever the way out; a client that goes away ends it at once.
     An error before the first event gets its HTTP status. One in mid-stream becomes an event `{"error": ...}`, and
-    the stream ends without `[DONE]`.
+    the stream ends without `[DONE]`. One that ends a plain answer after tokens has them in `error.partial`.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class GenerationResponse(Response):
         self._answer_to = answer_to
         self._stream = stream
         self._send_deadline_s = send_deadline_s
+        self._partial: Json | None = None  # what there is of a plain answer
         self._streaming = False  # the stream's headers are out
         self._ending = False  # the last of the response is on its way
 
@@ -91,20 +92,36 @@ class GenerationResponse(Response):
         await send(stream_part(answer.opening()))
         finished: Finished | None = None
         async for event in events:
-            if isinstance(event, Finished):
-                finished = event
-            elif isinstance(event, Chunk) and (pieces := answer.piece(event)):
-                await send(stream_part(pieces))
+            match event:
+                case Finished():
+                    finished = event
+                case Chunk() if pieces := answer.piece(event):
+                    await send(stream_part(pieces))
+                case Waiting():
+                    await send(stream_comment(f"waiting: {event.reason}; given up in {event.remaining_s:.0f} s"))
+                case Rerouted():  # without the reason, which may tell a node's address
+                    await send(stream_comment(f"rerouted after {event.pause_s:.1f} s"))
         return stream_end(encode_events(answer.closing(_complete(finished))) + DONE)
 
     async def _collect(self, events: Events) -> ASGIApp:
         answer = self._answer_to(await _started(events))
-        rest = [event async for event in events]
-        finished = next((event for event in rest if isinstance(event, Finished)), None)
-        return JSONResponse(answer.whole([event for event in rest if isinstance(event, Chunk)], _complete(finished)))
+        chunks: list[Chunk] = []
+        finished: Finished | None = None
+        try:
+            async for event in events:
+                match event:
+                    case Finished():
+                        finished = event
+                    case Chunk():
+                        chunks.append(event)
+            return JSONResponse(answer.whole(chunks, _complete(finished)))
+        finally:  # read where an error, or the server's stop, has ended it
+            self._partial = answer.partial(chunks) if any(chunk.tokens for chunk in chunks) else None
 
     def _error(self, error: OsaiError) -> ASGIApp:
-        return stream_end(encode_events([http_error(error).body])) if self._streaming else error_response(error)
+        if self._streaming:
+            return stream_end(encode_events([http_error(error).body]))
+        return error_response(error, self._partial)
 
 
 def internal_error(request_id: str) -> InternalError:
@@ -112,14 +129,17 @@ def internal_error(request_id: str) -> InternalError:
     return InternalError(f"the coordinator failed; its log says more under request id {request_id}")
 
 
-def error_response(error: OsaiError) -> JSONResponse:
-    """A typed error as a plain response."""
+def error_response(error: OsaiError, partial: Json | None = None) -> JSONResponse:
+    """A typed error as a plain response; `partial` is what was generated before it."""
     shape = http_error(error)
+    if partial is not None:
+        shape.body["error"]["partial"] = partial
     return JSONResponse(shape.body, status_code=shape.status, headers=shape.headers)
 
 
 async def _started(events: Events) -> Started:
-    first = await anext(events, None)
+    while isinstance(first := await anext(events, None), Waiting):
+        pass  # its status is not known yet
     if not isinstance(first, Started):
         raise InternalError("the generation ended before it started; try again")
     return first

@@ -4,7 +4,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from osai.coordinator.api import Chunk, Finished, GenerationEvent, GenerationRequest, Generations, Started, SwarmView
+from osai.coordinator.api import (
+    Chunk,
+    Finished,
+    GenerationEvent,
+    GenerationRequest,
+    Generations,
+    Rerouted,
+    Started,
+    SwarmView,
+)
 from osai.coordinator.gateway.errors import error_code
 from osai.coordinator.gateway.metrics import Metrics
 from osai.core.errors import InternalError, OsaiError
@@ -66,6 +75,9 @@ class _Meter:
                 self._metrics.prompt_tokens.labels(*self._labels).inc(event.num_prompt_tokens)
             case Chunk() if event.tokens:
                 self._tokens(len(event.tokens))
+            case Rerouted():
+                self._metrics.recoveries.labels(*self._labels).inc()
+                self._metrics.pause_s.labels(*self._labels).observe(event.pause_s)
             case Finished():
                 self.finished = True
 

@@ -12,6 +12,7 @@ NODE_STATES = ("joining", "ready", "draining")
 # Seconds: from a small model on one machine to a queue of long prompts over continents.
 _TTFT_BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80, 160)
 _TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10)
+_PAUSE_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 40, 80)
 _TOTAL_BUCKETS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80, 160, 320, 640)
 
 
@@ -44,10 +45,22 @@ class Metrics:
             "osai_inter_token_latency_seconds", "Between one token and the next.", by_model,
             buckets=_TOKEN_BUCKETS_S, registry=registry,
         )  # fmt: skip
+        self.recoveries = Counter(
+            "osai_recoveries", "Times that a generation went on over another pipeline.", by_model, registry=registry
+        )
+        self.pause_s = Histogram(
+            "osai_recovery_pause_seconds", "From the loss of a stage until another pipeline was set up.", by_model,
+            buckets=_PAUSE_BUCKETS_S, registry=registry,
+        )  # fmt: skip
         self.total_s = Histogram(
             "osai_e2e_request_latency_seconds", "From the request to its end.", by_model,
             buckets=_TOTAL_BUCKETS_S, registry=registry,
         )  # fmt: skip
+
+    def num_recoveries(self) -> int:
+        """Recoveries of all models through all front doors, since this coordinator started."""
+        samples = (sample for family in self.recoveries.collect() for sample in family.samples)
+        return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
 
 
 class SwarmCollector(Collector):

@@ -24,6 +24,11 @@ def stream_part(payloads: list[Json]) -> Message:
     return {"type": "http.response.body", "body": encode_events(payloads), "more_body": True}
 
 
+def stream_comment(text: str) -> Message:
+    """The message that carries a comment, which clients skip: it keeps the connection alive, and shows what goes on."""
+    return {"type": "http.response.body", "body": b": " + " ".join(text.split()).encode() + b"\n\n", "more_body": True}
+
+
 def stream_end(body: bytes) -> ASGIApp:
     """What ends a stream: its last bytes, as the rest of a response."""
 

@@ -15,6 +15,7 @@ def swarm_json(view: SwarmView) -> Json:
     body = asdict(view)
     for model, described in zip(view.models, body["models"], strict=True):
         described["covered"] = model.covered
+        del described["routable"]  # a part of that
     for node in body["nodes"]:
         node["uptime_s"] = node["uptime_s"] if isfinite(node["uptime_s"]) else None  # JSON has no infinity
     return body

@@ -43,8 +43,10 @@ class HealthPage:
         self._model = environment.get_template("model.html.j2")
         self._node = environment.get_template("node.html.j2")
 
-    def html(self, view: SwarmView, *, own_url: str, now_s: float) -> str:
+    def html(self, view: SwarmView, *, own_url: str, now_s: float, num_recoveries: int = 0) -> str:
         """The page; `own_url` is where its reader found it, `now_s` the time to show in seconds since 1970.
+
+        `num_recoveries` are the times that a generation went on over another pipeline since the coordinator started.
 
         It stays under 60 KB: models and nodes that do not fit are counted, and linked.
         """
@@ -52,6 +54,7 @@ class HealthPage:
         rows = (self._node.render(node=node_row(node)) for node in sorted(view.nodes, key=rank))
         return self._page.render(
             page=page_view(view, own_url=own_url),
+            num_recoveries=num_recoveries,
             models=fitting(cards, MODELS_BYTES),
             nodes=fitting(rows, NODES_BYTES),
             now=datetime.fromtimestamp(now_s, UTC),
@@ -70,7 +73,9 @@ def fitting(parts: Iterable[str], max_bytes: int) -> list[str]:
     return taken
 
 
-def health_routes(swarm: Callable[[], SwarmView], wall_clock: Callable[[], float]) -> APIRouter:
+def health_routes(
+    swarm: Callable[[], SwarmView], wall_clock: Callable[[], float], num_recoveries: Callable[[], int]
+) -> APIRouter:
     """`/`, its style and its script."""
     router = APIRouter(include_in_schema=False)
     health_page = HealthPage()
@@ -80,7 +85,8 @@ def health_routes(swarm: Callable[[], SwarmView], wall_clock: Callable[[], float
 
     @router.get("/")
     async def page(request: Request) -> Response:
-        html = health_page.html(swarm(), own_url=str(request.base_url), now_s=wall_clock())
+        own_url = str(request.base_url)
+        html = health_page.html(swarm(), own_url=own_url, now_s=wall_clock(), num_recoveries=num_recoveries())
         return HTMLResponse(html, headers=_PAGE_HEADERS)
 
     @router.get("/static/page.css")
