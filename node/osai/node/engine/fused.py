@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from osai.node.engine.attention import Binding, How, attend, install
-from osai.node.engine.fused_layer import LayerRows, fused_layers, looks_like_layer
+from osai.node.engine.fused_layer import LayerRows
 from osai.node.engine.fused_parts import fused_forms, looks_fusible
+from osai.node.engine.fused_run import fused_layers, link, looks_like_layer, runs_of
 from osai.node.engine.kernels.library import Kernels
 from osai.node.engine.kv_reads import SeenKeys
 
@@ -34,10 +35,11 @@ _NOT_ALIKE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, Val
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What a module got and gave."""
+    """What a module got and gave: the tensor itself, and a copy of what was in it."""
 
     args: tuple[object, ...]
     kwargs: dict[str, object]
+    given: torch.Tensor
     result: torch.Tensor
 
 
@@ -91,9 +93,10 @@ def fuse(span: "SpanModel", kernels: Kernels) -> int:
                 except _NOT_ALIKE as e:  # layers that cache something else: whoever hosts the span refuses them
                     _log.debug("%s is not fused: %r", type(span.decoder).__name__, e)
                     return 0
-            replaced = 0
+            replaced, runs = 0, runs_of(places, calls)
             while places:  # nothing may keep a module that has been replaced: its weights would be there twice
                 replaced += _replace(*places.pop(), binding, kernels, calls)
+            link(runs, lambda: _run(span, passing))
             return replaced
     finally:
         binding.cache = None
@@ -112,13 +115,13 @@ def _places(decoder: nn.Module, kernels: Kernels) -> Iterator[tuple[nn.Module, s
                 yield parent, name, child
 
 
-def _run(span: "SpanModel", passing: _Passing) -> None:
-    """One step of a few rows that differ."""
+def _run(span: "SpanModel", passing: _Passing) -> torch.Tensor:
+    """What one step of a few rows that differ gives."""
     positions = torch.tensor([_POSITIONS])
     ids = torch.tensor([_POSITIONS]) % span.vocab_size
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(1, len(_POSITIONS), span.hidden_size, generator=generator).to(span.dtype)
-    span.forward(ids if span.is_head else hidden, passing, positions, torch.arange(1))
+    return span.forward(ids if span.is_head else hidden, passing, positions, torch.arange(1))
 
 
 @contextmanager
@@ -129,7 +132,7 @@ def _watching(modules: list[nn.Module]) -> Iterator[dict[nn.Module, _Call]]:
     def note(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], result: object) -> None:
         first = _first(result)
         if first is not None:
-            calls[module] = _Call(args, dict(kwargs), first.clone())
+            calls[module] = _Call(args, dict(kwargs), first, first.clone())
 
     handles = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
     try:

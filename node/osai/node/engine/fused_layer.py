@@ -1,18 +1,21 @@
-"""A decoder layer as one call."""
+"""Decoder layers as one call."""
 
-from collections.abc import Iterator
+import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import nn
 
+from osai.core.errors import InternalError
 from osai.node.engine.cpu_attention import QUERIES_AT_ONCE
-from osai.node.engine.fused_parts import FusedAttention, FusedMLP, FusedNorm
+from osai.node.engine.fused_parts import FusedAttention, FusedNorm
 from osai.node.engine.kernels.library import Kernels
 from osai.node.engine.kernels.structures import Attention, LayerArgs, LayerWeights, Linear, Norm
 from osai.node.engine.kv_reads import SeenKeys
-from osai.node.engine.packed_linear import PackedLinear, Panels
+from osai.node.engine.packed_linear import Panels, lay_together
 
 _LINE = 64  # bytes, on whose multiples buffers begin
 
@@ -34,10 +37,18 @@ class LayerRows:
     values: torch.Tensor
 
 
+@dataclass(slots=True)
+class _Ahead:
+    """What layers that run in one call share: the result of them all, until the last one has passed it on."""
+
+    result: torch.Tensor | None = None
+
+
 class FusedLayer(nn.Module):
     """A layer of fused parts: norm, attention, norm, gated MLP, each pair's result added to what came in.
 
-    With a cache whose pages the kernels can't use, a step goes through the parts.
+    It may lead others, whose work it then does in the same call; they pass its result on. With a cache whose pages the
+    kernels can't use, a step goes through the parts of each.
     """
 
     def __init__(self, layer: Any, kernels: Kernels) -> None:  # noqa: ANN401  any family's class
@@ -46,7 +57,8 @@ class FusedLayer(nn.Module):
         self._kernels = kernels
         attention, mlp = layer.self_attn, layer.mlp
         self._attention: FusedAttention = attention
-        self._weights = LayerWeights(
+        lay_together(attention.qkv, attention.o_proj.kernel, mlp.gate_up, mlp.down_proj.kernel)
+        self.weights = LayerWeights(
             _norm(layer.input_layernorm),
             _norm(attention.q_norm),
             _norm(attention.k_norm),
@@ -56,13 +68,32 @@ class FusedLayer(nn.Module):
             _linear(mlp.gate_up, mlp.gate_up_bias),
             _linear(mlp.down_proj.kernel, mlp.down_proj.bias),
         )
-        weights = self._weights
-        self._wide = max(weights.qkv.out_features, weights.gate_up.out_features)
-        self._mixed = max(weights.o.in_features, weights.down.in_features)
-        self._inputs = max(self._mixed, weights.qkv.in_features)
+        weights = self.weights
+        mixed = max(weights.o.in_features, weights.down.in_features)
+        wide = max(weights.qkv.out_features, weights.gate_up.out_features)
+        self.widths = (wide, mixed, max(mixed, weights.qkv.in_features))  # of a row in the buffers of LayerArgs
         how = attention.how
         self._softcap = how["softcap"] or 0.0
         self._sinks = None if how["s_aux"] is None else how["s_aux"].detach().float()
+        self._ahead, self.is_last = _Ahead(), False
+        self.leader: _Ahead | None = None
+        self._others: tuple[FusedLayer, ...] = ()
+        self.lead(())
+
+    def lead(self, others: Sequence["FusedLayer"]) -> None:
+        """Do the work of these layers too, which come next, in place of those led so far."""
+        for other in self._others:
+            other.leader = None
+        self._others = tuple(others)  # a tuple: they are no modules of this one
+        for other in others:
+            other.leader, other.is_last = self._ahead, other is others[-1]
+        layers = (self, *others)
+        self._run_weights = (ctypes.c_void_p * len(layers))(*(ctypes.addressof(layer.weights) for layer in layers))
+
+    @property
+    def num_led(self) -> int:
+        """How many layers' work it does besides its own."""
+        return len(self._others)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  decoders ask their layers for this and that
         try:
@@ -79,9 +110,12 @@ class FusedLayer(nn.Module):
         **kwargs: object,
     ) -> torch.Tensor:
         """[1, num_rows, hidden_size] to the same."""
+        if self.leader is not None and self.leader.result is not None:
+            return self._pass_on(hidden_states, self.leader)
+        self._ahead.result = None
         lies = getattr(cache, "rows", None)  # caches of other kinds have none
-        rows = None if lies is None else lies(self._attention.layer_idx)
-        if rows is None:
+        rows = [] if lies is None else [lies(layer.self_attn.layer_idx) for layer in (self, *self._others)]
+        if not rows or any(row is None for row in rows):
             out: torch.Tensor = self.layer(
                 hidden_states, *args, position_embeddings=position_embeddings, cache=cache, **kwargs
             )
@@ -89,64 +123,46 @@ class FusedLayer(nn.Module):
         hidden = hidden_states[0].clone()
         cos, sin = (part[0].contiguous() for part in position_embeddings)  # each [num_rows, turned]
         self._run(hidden, cos, sin, rows)
-        return hidden[None]
+        result = hidden[None]
+        if self._others:
+            self._ahead.result = result
+        return result
 
-    def _run(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rows: LayerRows) -> None:
+    def _pass_on(self, hidden_states: torch.Tensor, leader: _Ahead) -> torch.Tensor:
+        if hidden_states is not leader.result:
+            raise InternalError("a layer's work was done ahead, on other hidden states than it got")
+        if self.is_last:
+            leader.result = None
+        return hidden_states
+
+    def _run(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rows: Sequence[LayerRows]) -> None:
         num_rows, hidden_size = hidden.shape
-        seen, kv_heads, dim = rows.seen, rows.keys.shape[1], rows.keys.shape[2]
-        max_keys = seen.max_count
-        sizes = [
-            _lines(num_rows * width * hidden.itemsize) for width in (hidden_size, self._wide, self._mixed, self._inputs)
-        ]
-        scores = self._kernels.num_threads * QUERIES_AT_ONCE * max_keys * 4
+        layers = (self, *self._others)
+        widths = (hidden_size, *(max(sizes) for sizes in zip(*(layer.widths for layer in layers), strict=True)))
+        sizes = [_lines(num_rows * width * hidden.itemsize) for width in widths]
+        scores = self._kernels.num_threads * QUERIES_AT_ONCE * max(row.seen.max_count for row in rows) * 4
         room = torch.empty(sum(sizes) + scores, dtype=torch.uint8)
-        normed = room.data_ptr()
-        wide = normed + sizes[0]
-        mixed = wide + sizes[1]
-        tiles = mixed + sizes[2]
-        scratch = tiles + sizes[3]
-        attends = self._attention
-        attention = Attention(
+        places = list(accumulate(sizes, initial=room.data_ptr()))  # normed, wide, mixed, tiles, scratch
+        step = (hidden.data_ptr(), *places[:4], cos.data_ptr(), sin.data_ptr())
+        ends = (num_rows, cos.shape[1] // 2, self._kernels.num_threads)
+        args = (LayerArgs * len(layers))(
+            *(
+                LayerArgs(layer.attention_of(row, num_rows, places[4]), *step, row.slots.data_ptr(), *ends)
+                for layer, row in zip(layers, rows, strict=True)
+            )
+        )
+        self._kernels.layers(hidden.dtype, self._run_weights, args)
+
+    def attention_of(self, rows: LayerRows, num_rows: int, scratch: int) -> Attention:
+        """What the kernel wants to know of this layer's attention in a step."""
+        seen, attends = rows.seen, self._attention
+        kv_heads, dim = rows.keys.shape[1:]
+        return Attention(
             None, rows.keys.data_ptr(), rows.values.data_ptr(), None,
             seen.slots.data_ptr(), seen.begins.data_ptr(), seen.ends.data_ptr(),
             None if self._sinks is None else self._sinks.data_ptr(), scratch,
-            num_rows, attends.num_heads, kv_heads, dim, dim, 0, max_keys, attends.scaling, self._softcap,
+            num_rows, attends.num_heads, kv_heads, dim, dim, 0, seen.max_count, attends.scaling, self._softcap,
         )  # fmt: skip
-        args = LayerArgs(
-            attention, hidden.data_ptr(), normed, wide, mixed, tiles, cos.data_ptr(), sin.data_ptr(),
-            rows.slots.data_ptr(), num_rows, cos.shape[1] // 2, self._kernels.num_threads,
-        )  # fmt: skip
-        self._kernels.layer(hidden.dtype, self._weights, args)
-
-
-def looks_like_layer(module: nn.Module) -> bool:
-    """Whether it is worth watching a module for `fused_layers`."""
-    return {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"} <= {
-        n for n, _ in module.named_children()
-    }
-
-
-def fused_layers(layer: Any, kernels: Kernels) -> Iterator[FusedLayer]:  # noqa: ANN401  any family's class
-    """What might stand in for a layer, once its parts are fused."""
-    if not looks_like_layer(layer):
-        return
-    attention, mlp = layer.self_attn, layer.mlp
-    if not isinstance(attention, FusedAttention) or not isinstance(mlp, FusedMLP) or not mlp.is_silu:
-        return
-    norms = (layer.input_layernorm, layer.post_attention_layernorm, attention.q_norm, attention.k_norm)
-    if not all(norm is None or isinstance(norm, FusedNorm) for norm in norms):
-        return
-    attention.o_proj, mlp.down_proj = (_packed(part, kernels) for part in (attention.o_proj, mlp.down_proj))
-    if all(
-        isinstance(part, PackedLinear) and isinstance(part.kernel, Panels) for part in (attention.o_proj, mlp.down_proj)
-    ):
-        yield FusedLayer(layer, kernels)
-
-
-def _packed(linear: nn.Module, kernels: Kernels) -> nn.Module:
-    if type(linear) is nn.Linear and Panels.fit(kernels, linear.weight, linear.out_features):
-        return PackedLinear(linear, kernels)
-    return linear
 
 
 def _lines(num_bytes: int) -> int:

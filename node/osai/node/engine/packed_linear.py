@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.models.falcon.modeling_falcon import FalconLinear
 
-from osai.node.engine.kernels.library import PANEL, Kernels, panels_of
+from osai.node.engine.kernels.library import PANEL, Kernels, on_huge_pages, panels_of
 
 # Weights with fewer elements stay plain: a call takes some us more, and small ones lie in cache anyway.
 MIN_ELEMENTS = MappingProxyType({torch.bfloat16: 128 * 128, torch.float32: 512 * 512})
@@ -62,6 +62,14 @@ class Panels:
     def __call__(self, rows: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """See LinearKernel."""
         return self._kernels.linear(rows.contiguous(), self.panels, bias, self.out_features)
+
+
+def lay_together(*products: Panels) -> None:
+    """Move weights of one dtype that are read one after the other into one buffer, so that they share huge pages."""
+    room = on_huge_pages(sum(p.panels.numel() for p in products), products[0].panels.dtype)
+    parts = torch.split(room, [p.panels.numel() for p in products])
+    for product, part in zip(products, parts, strict=True):
+        product.panels = part.view_as(product.panels).copy_(product.panels)
 
 
 class OneDNN:

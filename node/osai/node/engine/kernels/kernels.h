@@ -59,7 +59,7 @@ typedef struct {
                           ptrdiff_t half, ptrdiff_t stride);                                                           \
     void osai_swiglu_##NAME(const T *x, T *y, ptrdiff_t num_rows, ptrdiff_t dim);                                      \
     void osai_attend_##NAME(const attention_args *args);                                                               \
-    void osai_layer_##NAME(const layer_weights *weights, const layer_args *args);
+    void osai_layers_##NAME(const layer_weights *const *weights, const layer_args *args, ptrdiff_t num_layers);
 DECLARE_ALL(f32, float)
 DECLARE_ALL(bf16, uint16_t)
 

@@ -1,4 +1,4 @@
-/* A whole decoder layer over packed rows: what Python would call one after the other.
+/* Whole decoder layers over packed rows, one after the other: what Python would call one after the other.
  *
  *     hidden += o(attend(rope(qkv(norm(hidden)))))
  *     hidden += down(silu(gate) * up)  of norm(hidden)
@@ -33,7 +33,7 @@
             memcpy((T *)t->values + a->slots[row] * width, key + width, (size_t)width * sizeof(T));                    \
         }                                                                                                              \
     }                                                                                                                  \
-    void osai_layer_##NAME(const layer_weights *w, const layer_args *args) {                                           \
+    static void layer_##NAME(const layer_weights *w, const layer_args *args) {                                         \
         layer_args a = *args;                                                                                          \
         attention_args *t = &a.attention;                                                                              \
         ptrdiff_t heads = t->num_heads + t->num_kv_heads, stride = w->qkv.out_features, n = a.num_rows;                \
@@ -57,6 +57,9 @@
         osai_swiglu_##NAME(wide, mixed, n, w->down.in_features);                                                       \
         linear_of_##NAME(&w->down, mixed, normed, &a);                                                                 \
         add_##NAME(hidden, normed, n * hidden_size);                                                                   \
+    }                                                                                                                  \
+    void osai_layers_##NAME(const layer_weights *const *weights, const layer_args *args, ptrdiff_t num_layers) {       \
+        for (ptrdiff_t i = 0; i < num_layers; i++) layer_##NAME(weights[i], &args[i]);                                 \
     }
 
 DEFINE_LAYER(f32, float)
