@@ -3,7 +3,7 @@
 from typing import Any
 
 import click
-from scripts.benches import batch, fairness, gpu, hop, memory, peer, prefill, single, step, wan, wire
+from scripts.benches import batch, fairness, gpu, hop, memory, peer, prefill, route, single, step, wan, wire
 from scripts.benches.cli import Bench, Output, count_option, output_options, run_asked, run_benches
 
 from osai.core.logs import configure_logs
@@ -21,6 +21,7 @@ BENCHES: dict[str, Bench] = {
     "hop": lambda: hop.run(hop.Options()),
     "wire": lambda: wire.run(wire.Options()),
     "wan": lambda: wan.run(wan.Options()),
+    "route": lambda: route.run(route.Options()),
     "gpu": lambda: gpu.run(gpu.Options()),
 }
 
@@ -31,7 +32,7 @@ def main() -> None:
     configure_logs("warning")
 
 
-for module in (step, single, batch, prefill, fairness, peer, memory, wire, wan, gpu):
+for module in (step, single, batch, prefill, fairness, peer, memory, wire, wan, route, gpu):
     main.add_command(module.command)
 
 

@@ -12,7 +12,7 @@ def test_a_model_counts_ready_replicas_of_its_own_weights(tokenizer: Tokenizer) 
     digest = served.manifest.digest
     nodes = (
         node("a", span(0, 4, manifest_digest=digest)),
-        node("b", span(2, 6, manifest_digest=digest)),
+        node("b", span(4, 6, manifest_digest=digest)),
         node("c", span(0, 6, manifest_digest=b"x" * 32)),
         node("d", span(0, 6, manifest_digest=digest, state="loading")),
         node("e", span(0, 6, manifest_digest=digest), state="draining"),
@@ -24,13 +24,25 @@ def test_a_model_counts_ready_replicas_of_its_own_weights(tokenizer: Tokenizer) 
         max_context=64,
         signed=True,
         licence="mit",
-        replicas=(1, 1, 2, 2, 1, 1),
+        replicas=(1,) * 6,
         created_s=1_700_000_000,
         num_queued=3,
     )
     assert view.covered
     (gapped,) = view_models([served], nodes[:1], lambda _: 0)
     assert (gapped.replicas, gapped.covered) == ((1, 1, 1, 1, 0, 0), False)
+
+
+def test_a_model_whose_spans_do_not_join_is_not_covered(tokenizer: Tokenizer) -> None:
+    """Every layer may have a node, and yet no session can run."""
+    served = model(tokenizer, MODEL)
+    digest = served.manifest.digest
+    overlapping = (node("a", span(0, 4, manifest_digest=digest)), node("b", span(2, 6, manifest_digest=digest)))
+    (view,) = view_models([served], overlapping, lambda _: 0)
+    assert (view.replicas, view.covered) == ((1, 1, 2, 2, 1, 1), False)
+    other = node("c", span(4, 6, manifest_digest=digest, dtype="bfloat16"))
+    (view,) = view_models([served], (overlapping[0], other), lambda _: 0)
+    assert (view.replicas, view.covered) == ((1,) * 6, False)
 
 
 def test_a_node_is_shown_as_it_says() -> None:

@@ -19,7 +19,7 @@ async def test_the_swarm_as_json() -> None:
     assert body["models"] == [
         {
             "model_id": "osai/demo", "num_layers": 6, "max_context": 2048, "signed": True, "licence": "Apache-2.0",
-            "replicas": [1, 1, 2, 2, 3, 3], "created_s": 1_600_000_000, "num_queued": 0, "covered": True,
+            "replicas": [1, 1, 2, 2, 3, 3], "created_s": 1_600_000_000, "num_queued": 0, "missing": "", "covered": True,
         }
     ]  # fmt: skip
     assert body["nodes"][1] == {

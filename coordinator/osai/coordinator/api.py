@@ -151,6 +151,8 @@ class ModelView:
         signed: whether its manifest is signed by a key that this coordinator trusts.
         created_s: when the manifest was made, seconds since 1970.
         num_queued: requests that wait for KV to come free.
+        routable: whether spans of one precision join from the first layer to the last.
+        missing: what the nodes present lack to hold it all; empty where they can.
     """
 
     model_id: str
@@ -161,11 +163,13 @@ class ModelView:
     replicas: tuple[int, ...]
     created_s: int = 0
     num_queued: int = 0
+    routable: bool = True
+    missing: str = ""
 
     @property
     def covered(self) -> bool:
-        """Whether every layer has a ready node."""
-        return all(self.replicas)
+        """Whether a session can be routed: every layer has a ready node, and their spans join."""
+        return self.routable and all(self.replicas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from osai.coordinator.api import ModelView, NodeView, SpanView
 from osai.coordinator.catalog import ServedModel
+from osai.coordinator.routing import is_routable
 from osai.coordinator.swarm import NodeState, replicas, serving
 
 
@@ -25,6 +26,7 @@ def _view_model(model: ServedModel, nodes: tuple[NodeState, ...], num_queued: in
         replicas=replicas(ready, model.facts.num_layers),
         created_s=model.manifest.manifest.created_s,
         num_queued=num_queued,
+        routable=is_routable(nodes, model),
     )
 
 

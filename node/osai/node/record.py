@@ -1,9 +1,10 @@
 """The node's record, as the DHT and the heartbeat carry it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from osai.core.protocol import PROTOCOL_VERSION, software
+from osai.node.engine.step_load import StepLoad
 from osai.node.membership import SpanStatus
 from osai.proto import common_pb2, record_pb2
 
@@ -20,8 +21,8 @@ class NodeFacts:
     started_at_s: float
 
 
-def write_span(status: SpanStatus, num_free_kv_tokens: int) -> record_pb2.SpanRecord:
-    """One span."""
+def write_span(status: SpanStatus, num_free_kv_tokens: int, load: StepLoad | None = None) -> record_pb2.SpanRecord:
+    """One span; `load` of one that serves."""
     return record_pb2.SpanRecord(
         model_id=status.model_id,
         manifest_digest=status.manifest_digest,
@@ -32,11 +33,20 @@ def write_span(status: SpanStatus, num_free_kv_tokens: int) -> record_pb2.SpanRe
         num_free_kv_tokens=num_free_kv_tokens,
         step_time_s=status.step_time_s,
         failure=status.failure,
+        recent_step_s=load.recent_step_s if load else 0.0,
+        step_in_hand_s=load.step_in_hand_s if load else 0.0,
+        num_waiting_rows=load.num_waiting_rows if load else 0,
     )
 
 
 def write_record(
-    facts: NodeFacts, state: str, spans: Iterable[record_pb2.SpanRecord], *, num_sessions: int, sequence: int
+    facts: NodeFacts,
+    state: str,
+    spans: Iterable[record_pb2.SpanRecord],
+    *,
+    num_sessions: int,
+    sequence: int,
+    delays: Mapping[str, float] | None = None,
 ) -> record_pb2.NodeRecord:
     """The node as it is now; `sequence` must rise from record to record, across restarts too."""
     return record_pb2.NodeRecord(
@@ -52,4 +62,5 @@ def write_record(
         sequence=sequence,
         num_sessions=num_sessions,
         started_at_s=facts.started_at_s,
+        delays=[record_pb2.PeerDelay(node_id=key, delay_s=delay_s) for key, delay_s in (delays or {}).items()],
     )

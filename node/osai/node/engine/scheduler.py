@@ -4,6 +4,7 @@ from osai.node.engine.api import Input, SessionSpec
 from osai.node.engine.options import StepLimits
 from osai.node.engine.step_cost import StepCost
 from osai.node.engine.step_groups import DecodingSessions
+from osai.node.engine.step_load import StepLoad, StepMeter
 from osai.node.engine.step_timing import merge_until, prompt_window
 from osai.node.engine.waiting_rows import Chunk, WaitingRows
 
@@ -32,6 +33,7 @@ class StepScheduler:
         self._decoding = DecodingSessions()
         self._running: tuple[Chunk, ...] = ()
         self._started_s = 0.0
+        self._meter = StepMeter()
         self._held_since_s: float | None = None
         self.cost = StepCost()
         self._held_until_s: float | None = None
@@ -45,6 +47,10 @@ class StepScheduler:
     def held_until_s(self) -> float | None:
         """Until when `next_step` gives nothing although rows wait, unless more come."""
         return self._held_until_s if self.num_waiting else None
+
+    def load(self, now_s: float) -> StepLoad:
+        """How busy the span is, and how fast of late."""
+        return self._meter.load(now_s, self.num_waiting)
 
     def open(self, spec: SessionSpec) -> None:
         """A session begins."""
@@ -92,6 +98,8 @@ class StepScheduler:
         chunks = (*self._waiting.take_each(sessions), *self._take_prompts(short, long, budget))
         self._held_until_s = None
         self._running, self._started_s, self._held_since_s = chunks, now_s, None
+        if chunks:
+            self._meter.begun(now_s)
         return chunks
 
     def _take_prompts(self, short: list[int], long: list[int], budget: int) -> list[Chunk]:
@@ -107,6 +115,7 @@ class StepScheduler:
         """The step that was taken last, if any, has ended."""
         if self._running:
             self.cost.observe(sum(chunk.rows.count for chunk in self._running), now_s - self._started_s)
+            self._meter.ended(now_s, is_decode=all(chunk.rows.count == 1 for chunk in self._running))
             self._decoding.left([chunk.rows.session for chunk in self._running], now_s)
             self._running = ()
 

@@ -1,0 +1,68 @@
+"""What nodes say of themselves, as a coordinator holds it. Plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from osai.core.layers import LayerRange
+
+DEFAULT_DELAY_S = 0.005  # of an edge from a node that has measured none: within a region
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanState:
+    """One span on one node. `state` is "loading", "ready", "draining" or "failed".
+
+    Attributes:
+        step_time_s: of one decode step of one session, measured when the span was loaded.
+        recent_step_s: mean of the last decode steps; 0 where there were none of late.
+        step_in_hand_s: for how long the engine had been at its step; 0 between steps.
+        num_waiting_rows: that wait for a step.
+    """
+
+    model_id: str
+    layers: LayerRange
+    manifest_digest: bytes
+    dtype: str
+    state: str
+    verified: bool
+    num_free_kv_tokens: int
+    step_time_s: float
+    failure: str = ""
+    recent_step_s: float = 0.0
+    step_in_hand_s: float = 0.0
+    num_waiting_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """One node's newest record. `state` is "joining", "ready" or "draining".
+
+    Attributes:
+        protocol_version: the newest that it speaks.
+        delays: measured one-way seconds to peers that it may push to, by their ids, the least first.
+        least_delay_s, usual_delay_s: of these; the usual one is the median. DEFAULT_DELAY_S where there are none.
+    """
+
+    node_id: str
+    address: str
+    name: str
+    software: str
+    device: str
+    memory_bytes: int
+    state: str
+    spans: tuple[SpanState, ...]
+    sequence: int
+    num_sessions: int
+    started_at_s: float
+    protocol_version: int = 1
+    delays: Mapping[str, float] = field(default_factory=dict)
+    least_delay_s: float = field(init=False, repr=False, compare=False)
+    usual_delay_s: float = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Routing needs these thousands of times for each record."""
+        delays = dict(sorted(self.delays.items(), key=lambda delay: (delay[1], delay[0])))
+        values = list(delays.values()) or [DEFAULT_DELAY_S]
+        object.__setattr__(self, "delays", delays)
+        object.__setattr__(self, "least_delay_s", values[0])
+        object.__setattr__(self, "usual_delay_s", values[len(values) // 2])
