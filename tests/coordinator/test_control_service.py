@@ -16,7 +16,7 @@ from coordinator.builders import MODEL, model
 from osai.coordinator import control_service
 from osai.coordinator.catalog import Catalog, ServedModel
 from osai.coordinator.control_service import HEARTBEAT_INTERVAL_S, ControlService
-from osai.coordinator.registrar import Registrar
+from osai.coordinator.registrar import Assignment, Registrar
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import (
@@ -29,8 +29,9 @@ from osai.core.errors import (
     UnknownModelError,
     from_proto,
 )
+from osai.core.layers import LayerRange
 from osai.core.link import control_link
-from osai.core.protocol import PROTOCOL_VERSION, hello
+from osai.core.protocol import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, hello
 from osai.core.rpc import bind, error_of, insecure_channel, make_server
 from osai.proto import common_pb2, control_pb2, control_pb2_grpc, record_pb2
 
@@ -46,6 +47,7 @@ class Coordinator:
     served: ServedModel
     swarm: Swarm
     address: str
+    service: ControlService
     stop: Callable[[], Any]
 
 
@@ -58,7 +60,7 @@ async def coordinator(tokenizer: Tokenizer) -> AsyncIterator[Coordinator]:
     address = f"127.0.0.1:{bind(server, '127.0.0.1:0')}"
     await server.start()
     try:
-        yield Coordinator(served, swarm, address, lambda: server.stop(None))
+        yield Coordinator(served, swarm, address, service, lambda: server.stop(None))
     finally:
         await server.stop(None)
 
@@ -222,7 +224,7 @@ async def greet(address: str, first: Message) -> OsaiError:
     ("first", "error_type", "words"),
     [
         (Message(hello=common_pb2.Hello(protocol_version=99, software="osai/9", peer_id=NODE)), ProtocolMismatchError,
-         f"osai/9 speaks protocol 99, .* speaks {PROTOCOL_VERSION} to {PROTOCOL_VERSION}"),
+         f"osai/9 speaks protocol 99, .* speaks {OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}"),
         (Message(hello=common_pb2.Hello(peer_id=NODE)), ProtocolMismatchError, "speaks protocol 0"),
         (Message(hello=hello("")), PeerError, "must name its id"),
         (join(), ProtocolMismatchError, "must be hello"),
@@ -249,7 +251,7 @@ async def test_both_sides_see_a_mismatch_of_versions(
     assert isinstance(error, ProtocolMismatchError)
     for text in (error.message, caplog.text):
         assert f"osai/new speaks protocol {PROTOCOL_VERSION + 1}" in text
-        assert f"speaks {PROTOCOL_VERSION} to {PROTOCOL_VERSION}" in text
+        assert f"speaks {OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}" in text
     assert not node.greeted.is_set()
 
 
@@ -291,6 +293,58 @@ async def test_a_node_that_comes_back_before_it_was_missed_stays(tokenizer: Toke
             await asyncio.sleep(0.1)  # for the old stream's end to be noticed
             assert it.swarm.get(NODE) is not None
         await until(lambda: it.swarm.nodes == ())
+
+
+def incarnation(started_at_s: float, sequence: int) -> Message:
+    member = record(NODE, sequence, started_at_s=started_at_s)
+    return Message(
+        join=control_pb2.Join(record=member, wishes=[control_pb2.Wish()], dtype="float32", memory_bytes=10**6)
+    )
+
+
+async def test_of_two_processes_with_one_id_the_one_started_later_wins(tokenizer: Tokenizer) -> None:
+    async with coordinator(tokenizer) as it, member(it.address) as old:
+        old.link.send(incarnation(100.0, 1))
+        await old.kinds(2)
+        async with member(it.address) as new:
+            new.link.send(incarnation(200.0, 1000))
+            assert (await new.kinds(1))[0] == "welcome"
+            assert (await old.kinds(3))[2] == "error"
+            error = from_proto(old.told[2].error)
+            assert isinstance(error, AssignmentError)
+            assert error.subject == NODE
+            assert "started later" in error.message
+            assert "--state" in error.message
+            old.link.send(heartbeat(sequence=2, num_sessions=7))  # of an incarnation that has been superseded
+            assert isinstance(await asyncio.wait_for(old.ended, 5), AssignmentError)
+            found = it.swarm.get(NODE)
+            assert found is not None
+            assert (found.sequence, found.num_sessions) == (1000, 0)
+
+
+async def test_a_former_incarnation_that_dials_in_again_is_refused(tokenizer: Tokenizer) -> None:
+    async with coordinator(tokenizer) as it, member(it.address) as new:
+        new.link.send(incarnation(200.0, 1000))
+        await new.kinds(2)
+        async with member(it.address) as old:
+            old.link.send(incarnation(100.0, 1))
+            assert isinstance(await asyncio.wait_for(old.ended, 5), AssignmentError)
+        new.link.send(Message(heartbeat=control_pb2.Heartbeat(record=record(sequence=1001, num_sessions=3))))
+        await until(lambda: bool(it.swarm.nodes) and it.swarm.nodes[0].num_sessions == 3)
+
+
+async def test_a_member_is_told_of_other_layers_with_a_newer_number(tokenizer: Tokenizer) -> None:
+    async with coordinator(tokenizer) as it, member(it.address) as node:
+        node.link.send(join())
+        await node.kinds(2)
+        moved = Assignment(model=it.served, layers=LayerRange(2, 4))
+        await it.service.tell(NODE, moved, replace=True)
+        await it.service.tell("nobody", moved, replace=True)
+        await node.kinds(3)
+        first, second = node.told[1].assignment, node.told[2].assignment
+        assert (second.span.start, second.span.end, second.replace) == (2, 4, True)
+        assert not first.replace
+        assert second.assignment_id > first.assignment_id
 
 
 async def test_nodes_hear_of_a_coordinator_that_stops(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from coordinator.builders import MODEL, node, span
 from osai.coordinator.placement import ModelSize, place
-from osai.coordinator.routing import Hop, route
-from osai.coordinator.swarm import NodeState, replicas, serving
+from osai.coordinator.swarm import joined as end_to_end
+from osai.coordinator.swarm import replicas
 from osai.core.layers import LayerRange
 
 SIZES = st.builds(
@@ -38,9 +37,7 @@ def joined(size: ModelSize, memories: Sequence[int]) -> list[LayerRange]:
 
 
 def pipeline_of(spans: Sequence[LayerRange], num_layers: int) -> bool:
-    nodes: list[NodeState] = [node(f"n{i:02}", span(s.start, s.end)) for i, s in enumerate(spans)]
-    hops = [Hop.of(member, found, 0) for member, found in serving(nodes, MODEL)]
-    return route(hops, num_layers, 10) is not None
+    return end_to_end(spans, num_layers)
 
 
 @given(size=SIZES, counts=st.lists(st.integers(0, 3), min_size=12, max_size=12), memory=st.integers(0, 700))

@@ -167,3 +167,32 @@ def test_a_precision_that_is_not_known_is_refused_before_anything_is_assigned(do
     with pytest.raises(InvalidRequestError, match=r"precision 'bfloat16\+int3' is not known here"):
         door.registrar.joined("a", [wish], "bfloat16+int3", 10_000)
     assert door.join("b", ANY) == [(MODEL, "0:6")]
+
+
+def test_a_node_that_joins_a_swarm_that_serves_takes_what_gains_most(door: Door) -> None:
+    """Every layer has one holder; the second half's is ten times slower."""
+    for name, found in (
+        ("x", span(0, 3, manifest_digest=door.digest)),
+        ("y", span(3, 6, manifest_digest=door.digest, step_time_s=0.1)),
+    ):
+        door.swarm.heard(node(name, found), 0.0)
+    assert door.join("a", ANY, memory_bytes=316) == [(MODEL, "3:6")]
+
+
+def test_layers_that_were_asked_for_may_take_more_than_their_share(tokenizer: Tokenizer) -> None:
+    """Of 850 bytes 632 go to the pinned model; the other one gets what is left, not half."""
+    door = Door(tokenizer, MODEL, OTHER)
+    wishes = [Wish(model_id=MODEL, layers=LayerRange(0, 6)), Wish(model_id=OTHER, layers=None)]
+    assert door.join("a", *wishes, memory_bytes=850) == [(MODEL, "0:6"), (OTHER, "0:2")]
+
+
+def test_members_are_known_until_they_leave(door: Door) -> None:
+    door.join("a", ANY)
+    assert list(door.registrar.members) == ["a"]
+    assert door.registrar.members["a"].may_move(MODEL)
+    door.join("b", Wish(model_id=MODEL, layers=LayerRange(0, 2)))
+    assert not door.registrar.members["b"].may_move(MODEL)
+    moved = door.registrar.ordered("a", MODEL, LayerRange(2, 4))
+    assert (moved.model.model_id, moved.layers) == (MODEL, LayerRange(2, 4))
+    door.registrar.left("a")
+    assert list(door.registrar.members) == ["b"]

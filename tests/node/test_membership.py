@@ -1,6 +1,14 @@
 """Membership: joining, assignments, heartbeats, failures, draining."""
 
-from osai.core.errors import ProtocolMismatchError, UnavailableError, UnknownModelError, WeightsError
+from dataclasses import replace
+
+from osai.core.errors import (
+    AssignmentError,
+    ProtocolMismatchError,
+    UnavailableError,
+    UnknownModelError,
+    WeightsError,
+)
 from osai.core.layers import LayerRange
 from osai.node.membership import (
     Announce,
@@ -14,6 +22,7 @@ from osai.node.membership import (
     SendLeave,
     SpanStatus,
     Stop,
+    Withdraw,
 )
 
 CONFIG = MembershipConfig()
@@ -128,3 +137,103 @@ def test_a_drain_does_not_wait_for_ever() -> None:
     node.drain("SIGTERM", 50.0)
     assert Stop() not in node.tick(3, 79.0)
     assert node.tick(3, 80.0)[-1] == Stop()
+
+
+OTHER = Assigned(assignment_id=7, model_id="m", layers=LayerRange(4, 6), manifest=b"", source="", replace=True)
+
+
+def serving(named: frozenset[str] = frozenset(), pinned: frozenset[str] = frozenset()) -> Membership:
+    """A node that has served its span since second 0; it is second 100."""
+    node = Membership(CONFIG, num_wished=1, now_s=0.0, named=named, pinned=pinned)
+    node.connected()
+    node.welcomed(2.0, 0.0)
+    node.assigned(ASSIGNED)
+    node.loaded(READY)
+    node.tick(0, 100.0)
+    return node
+
+
+def states(node: Membership) -> list[tuple[str, str, str]]:
+    return [(span.model_id, str(span.layers), span.state) for span in node.spans]
+
+
+def test_a_span_that_is_replaced_drains_first_then_goes_then_the_new_one_is_loaded() -> None:
+    node = serving()
+    assert node.assigned(OTHER) == [SendHeartbeat(), Announce()]
+    assert states(node) == [("m", "0:2", "draining")]
+    withdrawals = [at for at in range(101, 120) for action in node.tick(0, at) if isinstance(action, Withdraw)]
+    assert withdrawals == [100 + CONFIG.drain_notice_s]  # once, and not before everybody could hear
+    assert node.withdrawn("m") == [Load(OTHER), SendHeartbeat(), Announce()]
+    assert states(node) == [("m", "4:6", "loading")]
+    node.loaded(replace(READY, layers=LayerRange(4, 6)))
+    assert states(node) == [("m", "4:6", "ready")]
+
+
+def test_a_replaced_span_waits_for_its_sessions_until_its_deadline() -> None:
+    node = serving()
+    node.assigned(OTHER)
+    withdrawals = [at for at in range(101, 150) for action in node.tick(2, at) if isinstance(action, Withdraw)]
+    assert withdrawals == [100 + CONFIG.drain_deadline_s]
+
+
+def test_what_is_out_of_date_pinned_the_same_or_too_soon_replaces_nothing() -> None:
+    stale = replace(OTHER, assignment_id=4)
+    same = replace(OTHER, layers=LayerRange(0, 2))
+    assert serving().assigned(stale) == serving().assigned(same) == []
+    assert serving(frozenset("m"), frozenset("m")).assigned(OTHER) == []
+    assert serving(pinned=frozenset(("",))).assigned(OTHER) == []
+    node = serving()
+    node.assigned(OTHER)
+    again = replace(OTHER, assignment_id=8, layers=LayerRange(2, 4))
+    assert node.assigned(again) == []  # it drains already
+    node.tick(0, 104.0)
+    node.withdrawn("m")
+    assert node.assigned(replace(again, assignment_id=9)) == []  # it loads
+    node.loaded(replace(READY, layers=LayerRange(4, 6)))
+    assert node.assigned(replace(again, assignment_id=10)) == []  # another coordinator, which has not heard of it yet
+    node.tick(0, 101.0 + CONFIG.replace_rest_s)
+    assert node.assigned(replace(again, assignment_id=11)) != []
+
+
+def test_a_span_of_any_model_gives_way_to_another_models_and_a_named_one_does_not() -> None:
+    other = replace(OTHER, model_id="n")
+    node = serving()
+    assert node.assigned(other) == [SendHeartbeat(), Announce()]
+    node.tick(0, 110.0)
+    node.withdrawn("m")
+    assert states(node) == [("n", "4:6", "loading")]
+    named = serving(named=frozenset("m"))
+    assert named.assigned(other) == [Load(other), SendHeartbeat()]
+    assert states(named) == [("m", "0:2", "ready"), ("n", "4:6", "loading")]
+
+
+def test_a_node_that_leaves_while_a_span_drains_loads_nothing_more() -> None:
+    node = serving()
+    node.assigned(OTHER)
+    node.drain("SIGTERM", 101.0)
+    assert node.withdrawn("m") == [SendHeartbeat(), Announce()]
+
+
+def test_a_node_without_enough_memory_waits_a_while_for_fewer_layers() -> None:
+    error = AssignmentError("layers 0:2 take too much")
+    node = joined()
+    node.assigned(ASSIGNED)
+    assert node.failed("m", error) == [SendHeartbeat(), Announce()]
+    assert Stop(error) not in node.tick(0, CONFIG.useless_s - 0.1)
+    smaller = replace(OTHER, layers=LayerRange(0, 1), replace=False)
+    assert node.assigned(smaller) == [Load(smaller), SendHeartbeat()]
+    assert Stop(error) not in node.tick(0, CONFIG.useless_s)
+    node.failed("m", error)
+    assert node.tick(0, 2 * CONFIG.useless_s) == [Stop(error)]
+
+
+def test_a_node_without_enough_memory_for_layers_that_were_asked_for_stops() -> None:
+    error = AssignmentError("layers 0:2 take too much")
+    node = Membership(CONFIG, num_wished=1, now_s=0.0, named=frozenset("m"), pinned=frozenset("m"))
+    node.assigned(ASSIGNED)
+    assert node.failed("m", error) == [SendHeartbeat(), Announce(), Stop(error)]
+
+
+def test_a_former_incarnation_stops() -> None:
+    error = AssignmentError("another process has joined as this node")
+    assert serving().superseded(error) == [Stop(error)]

@@ -7,7 +7,7 @@ import click
 import uvloop
 
 from osai.coordinator.admission import QueueConfig
-from osai.coordinator.config import CoordinatorConfig, ModelConfig
+from osai.coordinator.config import DEFAULT_COVERAGE_WAIT_S, CoordinatorConfig, ModelConfig
 from osai.core.embedded import model_dir
 from osai.core.errors import SetupError, UnavailableError
 from osai.core.logs import configure_logs
@@ -56,6 +56,12 @@ Examples:
               help="Requests for a model that wait at most while no KV is free; further ones are refused.")  # fmt: skip
 @click.option("--queue-timeout", "queue_timeout_s", type=click.FloatRange(min=0.0), show_default=True,
               default=QueueConfig().timeout_s, help="Seconds that a request waits at most.")  # fmt: skip
+@click.option("--standby", is_flag=True,
+              help="Let a second node of the same span follow each stage: its loss then costs milliseconds, and every "
+              "token is computed twice.")  # fmt: skip
+@click.option("--coverage-wait", "coverage_wait_s", type=click.FloatRange(min=0.0), show_default=True,
+              default=DEFAULT_COVERAGE_WAIT_S,
+              help="Seconds that a session waits for nodes where part of its model has none.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def serve(
@@ -71,6 +77,8 @@ def serve(
     state: Path,
     max_queued: int,
     queue_timeout_s: float,
+    standby: bool,
+    coverage_wait_s: float,
     as_json: bool,
     log_level: str,
 ) -> None:
@@ -97,6 +105,8 @@ def serve(
         trust=read_trust(trust),
         allow_unsigned=allow_unsigned,
         queue=QueueConfig(max_queued=max_queued, timeout_s=queue_timeout_s),
+        standby=standby,
+        coverage_wait_s=coverage_wait_s,
     )
 
     def on_ready(at: Addresses) -> None:

@@ -4,7 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from osai.coordinator.admission import QueueConfig
+from osai.coordinator.supervision_config import SupervisionConfig
 from osai.core.manifest import TrustPolicy
+
+DEFAULT_COVERAGE_WAIT_S = SupervisionConfig().coverage_wait_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,8 @@ class CoordinatorConfig:
         trust: keys whose manifests are believed.
         allow_unsigned: serve models whose manifest no trusted key has signed; they are marked.
         queue: of the requests that find no KV free.
+        standby: let a second node of the same span follow each stage, so that its loss costs milliseconds.
+        coverage_wait_s: how long a session waits for nodes where part of its model has none.
     """
 
     listen: str
@@ -41,3 +46,5 @@ class CoordinatorConfig:
     trust: TrustPolicy
     allow_unsigned: bool
     queue: QueueConfig = field(default_factory=QueueConfig)
+    standby: bool = False
+    coverage_wait_s: float = DEFAULT_COVERAGE_WAIT_S

@@ -4,15 +4,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from osai.coordinator.registrar import Registrar, Wish
+from osai.coordinator.registrar import Assignment, Registrar, Wish
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.wire import read_node
-from osai.core.errors import OsaiError, PeerError, ProtocolMismatchError, UnavailableError
+from osai.core.errors import AssignmentError, OsaiError, PeerError, ProtocolMismatchError, UnavailableError
 from osai.core.layers import LayerRange
 from osai.core.protocol import check_hello, hello
 from osai.core.rpc import abort
@@ -24,37 +25,76 @@ GREETING_DEADLINE_S = 5.0  # a peer that dials and says nothing does not hold a 
 HEARTBEAT_INTERVAL_S = 2.0  # two are missed before 5 s are over
 MAX_SILENCE_S = 10.0  # a node that is silent for longer has lost its loop, if not its connection
 
+OnAssigned = Callable[[str, Assignment], None]
 Messages = AsyncIterator[control_pb2.NodeMessage]
 Context = grpc.aio.ServicerContext[control_pb2.NodeMessage, control_pb2.CoordinatorMessage]
 
 
-class ControlService(control_pb2_grpc.ControlServicer):
-    """Serves Control.Membership."""
+@dataclass(slots=True)
+class _Stream:
+    """A node's control stream: where to write, and which of the node's incarnations it is of."""
 
-    def __init__(self, coordinator_id: str, swarm: Swarm, registrar: Registrar, dht_addresses: tuple[str, ...]) -> None:
+    context: Context
+    started_at_s: float = 0.0
+
+
+class ControlService(control_pb2_grpc.ControlServicer):
+    """Serves Control.Membership.
+
+    Args:
+        on_assigned: told of every assignment that a node gets when it joins.
+    """
+
+    def __init__(
+        self,
+        coordinator_id: str,
+        swarm: Swarm,
+        registrar: Registrar,
+        dht_addresses: tuple[str, ...],
+        on_assigned: OnAssigned = lambda _node_id, _assignment: None,
+    ) -> None:
         self._coordinator_id = coordinator_id
         self._swarm = swarm
         self._registrar = registrar
         self._dht_addresses = dht_addresses
-        self._streams: dict[str, Context] = {}
+        self._on_assigned = on_assigned
+        self._streams: dict[str, _Stream] = {}
+        self._last_assignment_id = 0
 
     async def Membership(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802, ANN401
         """One node's membership, from its hello until its stream ends."""
-        node_id = ""
+        node_id, stream = "", _Stream(context)
         try:
             node_id = await self._greet(request_iterator, context)
-            self._streams[node_id] = context
-            await self._serve(node_id, request_iterator, context)
+            await self._serve(node_id, request_iterator, stream)
         except OsaiError as e:
             log.warning("node %s: %s", node_id or context.peer(), e)
             await _say(context, control_pb2.CoordinatorMessage(error=e.to_proto()))
             await abort(context, e)
         finally:
-            if node_id and self._streams.get(node_id) is context:  # not where it has dialled in anew meanwhile
+            if node_id and self._streams.get(node_id) is stream:  # not where it has dialled in anew meanwhile
                 del self._streams[node_id]
                 self._registrar.left(node_id)
                 self._swarm.lost(node_id, time.monotonic())
                 log.info("node %s has gone", node_id)
+
+    async def tell(self, node_id: str, assignment: Assignment, *, replace: bool) -> None:
+        """Give a node layers; with `replace` in place of what it hosts. Nothing where its stream has ended."""
+        stream = self._streams.get(node_id)
+        if stream is None:
+            return
+        # milliseconds: rises over a coordinator's restarts, and from one coordinator to the next
+        self._last_assignment_id = max(self._last_assignment_id + 1, int(time.time() * 1000))
+        message = control_pb2.Assignment(
+            assignment_id=self._last_assignment_id,
+            model_id=assignment.model.model_id,
+            span=common_pb2.LayerRange(start=assignment.layers.start, end=assignment.layers.end),
+            manifest=assignment.model.manifest_file,
+            source=assignment.model.source,
+            replace=replace,
+        )
+        log.info("node %s is to host layers %s of %s", node_id, assignment.layers, message.model_id)
+        await _say(stream.context, control_pb2.CoordinatorMessage(assignment=message))
 
     async def _greet(self, messages: Messages, context: Context) -> str:
         first = await _next(messages, GREETING_DEADLINE_S)
@@ -68,40 +108,57 @@ class ControlService(control_pb2_grpc.ControlServicer):
         await context.write(control_pb2.CoordinatorMessage(hello=hello(self._coordinator_id)))
         return first.hello.peer_id
 
-    async def _serve(self, node_id: str, messages: Messages, context: Context) -> None:
+    async def _serve(self, node_id: str, messages: Messages, stream: _Stream) -> None:
         while (message := await _next(messages, MAX_SILENCE_S)) is not None:
-            match message.WhichOneof("kind"):
-                case "join":
-                    await self._join(node_id, message.join, context)
-                case "heartbeat":
-                    self._heard(node_id, message.heartbeat.record)
-                case "leave":
-                    log.info("node %s leaves: %s", node_id, message.leave.reason)
+            kind = message.WhichOneof("kind")
+            if kind == "join":
+                await self._join(node_id, message.join, stream)
+                continue
+            if kind in ("heartbeat", "leave") and self._streams.get(node_id, stream) is not stream:
+                raise _superseded(node_id)
+            if kind == "heartbeat":
+                self._heard(node_id, message.heartbeat.record)
+                self._streams.setdefault(node_id, stream)
+            elif kind == "leave":
+                log.info("node %s leaves: %s", node_id, message.leave.reason)
 
-    async def _join(self, node_id: str, join: control_pb2.Join, context: Context) -> None:
+    async def _join(self, node_id: str, join: control_pb2.Join, stream: _Stream) -> None:
+        stream.started_at_s = join.record.started_at_s
+        older = self._streams.get(node_id)
+        if older is not None and older is not stream and older.started_at_s > stream.started_at_s:
+            raise _superseded(node_id)
         self._heard(node_id, join.record)
+        self._streams[node_id] = stream
+        if older is not None and older is not stream:
+            await self._end(node_id, older)
         welcome = control_pb2.Welcome(dht_addresses=self._dht_addresses, heartbeat_interval_s=HEARTBEAT_INTERVAL_S)
         wishes = [_read_wish(wish) for wish in join.wishes]
         assignments = self._registrar.joined(node_id, wishes, join.dtype, join.memory_bytes)
-        log.info("node %s (%s) has joined from %s", node_id, join.record.name, context.peer())
-        await _say(context, control_pb2.CoordinatorMessage(welcome=welcome))
-        for number, assignment in enumerate(assignments):
-            message = control_pb2.Assignment(
-                # milliseconds: rises over a coordinator's restarts, and from one coordinator to the next
-                assignment_id=int(time.time() * 1000) + number,
-                model_id=assignment.model.model_id,
-                span=common_pb2.LayerRange(start=assignment.layers.start, end=assignment.layers.end),
-                manifest=assignment.model.manifest_file,
-                source=assignment.model.source,
-            )
-            log.info("node %s is to host layers %s of %s", node_id, assignment.layers, message.model_id)
-            await _say(context, control_pb2.CoordinatorMessage(assignment=message))
+        log.info("node %s (%s) has joined from %s", node_id, join.record.name, stream.context.peer())
+        await _say(stream.context, control_pb2.CoordinatorMessage(welcome=welcome))
+        for assignment in assignments:
+            self._on_assigned(node_id, assignment)
+            await self.tell(node_id, assignment, replace=False)
+
+    async def _end(self, node_id: str, older: _Stream) -> None:
+        """Tell the former incarnation, if it is still there, why it is not heard any more."""
+        error = control_pb2.CoordinatorMessage(error=_superseded(node_id).to_proto())
+        with contextlib.suppress(asyncio.InvalidStateError, grpc.RpcError, asyncio.CancelledError, grpc.aio.UsageError):
+            await _say(older.context, error)
 
     def _heard(self, node_id: str, record: Any) -> None:  # noqa: ANN401 - record_pb2.NodeRecord
         node = read_node(record)
         if node.node_id != node_id:
             raise PeerError(f"node {node_id} sent the record of {node.node_id}")
         self._swarm.heard(node, time.monotonic())
+
+
+def _superseded(node_id: str) -> AssignmentError:
+    return AssignmentError(
+        f"another process has joined as node {node_id} and was started later; a node's --state folder is for one "
+        "process: end one of the two, or give this one a folder of its own",
+        subject=node_id,
+    )
 
 
 async def _next(messages: Messages, deadline_s: float) -> control_pb2.NodeMessage | None:

@@ -18,7 +18,9 @@ from osai.core.trust_files import read_trust
 from osai.node.bench_cli import bench
 from osai.node.config import NodeConfig, Wish
 from osai.node.cores import default_num_threads
+from osai.node.journal import DEFAULT_BYTES
 from osai.node.machine import prepare_cores
+from osai.node.pid_file import leave, running_here
 
 DEFAULT_STATE = Path("~/.local/state/osai/node")
 HEALTH_TIMEOUT_S = 3.0
@@ -52,6 +54,8 @@ Examples:
 @click.option("--quantize", default="none", show_default=True, type=click.Choice(["none", "int8", "int4", "fp8"]),
               help="Linear weights in fewer bits; int4, fp8 on GPUs. A pipeline's nodes must agree.")  # fmt: skip
 @click.option("--memory", default=None, help="For weights and KV together, as in 6GiB; default: most of what is free.")
+@click.option("--journal", default=f"{DEFAULT_BYTES // 2**20}MiB", show_default=True,
+              help="For rows put out, from which a lost neighbour is rebuilt. Besides --memory.")  # fmt: skip
 @click.option("--listen", default="0.0.0.0:0", show_default=True, help="HOST:PORT of the edge; port 0: a free one.")
 @click.option("--announce", default="", help="HOST or HOST:PORT under which peers reach this node.")
 @click.option("--dht", "dht_listen", default="0.0.0.0:0", show_default=True, help="HOST:PORT of libp2p.")
@@ -80,6 +84,7 @@ def join(
     dtype: str,
     quantize: Literal["none", "int8", "int4", "fp8"],
     memory: str | None,
+    journal: str,
     listen: str,
     announce: str,
     dht_listen: str,
@@ -123,6 +128,7 @@ def join(
         dtype=dtype,
         quantization=quantize,
         memory_bytes=parse_bytes(memory) if memory else found.free_bytes,
+        journal_bytes=parse_bytes(journal),
         num_threads=threads or default_num_threads(),
         name=name,
         join_deadline_s=join_timeout,
@@ -139,7 +145,18 @@ def join(
                        f"{facts.edge_address}; {1 / max(span.step_time_s, 1e-9):.0f} steps/s")  # fmt: skip
         click.echo("On a public swarm the nodes of a pipeline can probably reconstruct the prompts that cross them.")
 
-    uvloop.run(run_node(config, on_ready, LoadingProgress()))
+    with running_here(config.state_dir):
+        uvloop.run(run_node(config, on_ready, LoadingProgress()))
+
+
+@main.command("leave")
+@click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True,
+              help="State folder of the node that is to leave.")  # fmt: skip
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), default=60.0, show_default=True,
+              help="Seconds to wait until it has left.")  # fmt: skip
+def leave_command(state: Path, timeout_s: float) -> None:
+    """End the node of this machine gently: its sessions are handed over to other nodes first."""
+    click.echo(leave(state.expanduser(), timeout_s))
 
 
 @main.command()

@@ -3,8 +3,6 @@
 import asyncio
 import logging
 import re
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from osai.node.engine.engine import Engine
 from osai.node.engine.quantize import announced_dtype, check_quantization, planned_bytes
 from osai.node.engine.quantize_torchao import check_torchao
 from osai.node.engine.span_model import load_span
+from osai.node.load_count import CountedBytes, Progress
 from osai.node.membership import Assigned, SpanStatus
 from osai.node.ring import ServedSpan
 from osai.node.span_plan import SpanPlan, plan_span
@@ -31,9 +30,9 @@ from osai.node.weights.verified import VerifiedCheckpoint
 from osai.node.wire import WIRE_DTYPES
 from osai.proto import common_pb2
 
-log = logging.getLogger(__name__)
+__all__ = ["Host", "Loaded", "Progress"]
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,26 +41,6 @@ class Loaded:
 
     status: SpanStatus
     served: ServedSpan
-
-
-class _Counted:
-    """Counts tensors' bytes as they come from the loading threads; the small files before them do not count."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._lock = threading.Lock()
-        self._done = self._total = 0
-
-    def expect(self, total: int) -> None:
-        """From now on it is the tensors that come."""
-        self._total = total
-
-    def add(self, num_bytes: int) -> None:
-        """So many more are read and verified."""
-        if self._total:
-            with self._lock:
-                self._done += num_bytes
-                self._progress(self._done, self._total)
 
 
 class Host:
@@ -79,6 +58,7 @@ class Host:
         self._device = device
         self._engine = engine
         self._progress = progress
+        self._given: dict[str, int] = {}  # memory that each hosted span has been given, by model
         self._loading = asyncio.Lock()  # transformers builds models under process-wide settings: one at a time
 
     async def load(self, assigned: Assigned) -> Loaded:
@@ -90,19 +70,30 @@ class Host:
             AssignmentError: if the span does not fit in this node's memory.
         """
         async with self._loading:
-            return await self._load(assigned)
+            try:
+                return await self._load(assigned)
+            except BaseException:
+                await self._engine.remove_span(assigned.model_id)  # what could not be measured is not kept
+                raise
+
+    async def unload(self, model_id: str) -> None:
+        """Free what a span takes; nothing where there is none."""
+        async with self._loading:
+            await self._engine.remove_span(model_id)
+            self._given.pop(model_id, None)
 
     async def _load(self, assigned: Assigned) -> Loaded:
         signed = await asyncio.to_thread(parse, assigned.manifest)  # a large one takes seconds
         if signed.manifest.model_id != assigned.model_id:
             raise ManifestError(f"the manifest is of {signed.manifest.model_id}, not of {assigned.model_id}")
         verified = self._verify(signed)
-        counted = _Counted(self._progress)
+        counted = CountedBytes(self._progress)
         source = await asyncio.to_thread(open_source, self._source_of(assigned))
         checkpoint = VerifiedCheckpoint(source, signed, counted.add)
         plan = await asyncio.to_thread(self._plan, assigned.layers, signed, checkpoint)
         quantization = self._check_arithmetic(plan.dtype)
         plan = replace(plan, weight_bytes=_weight_bytes(plan, signed, quantization))
+        plan = replace(plan, memory_bytes=self._budget(plan))
         plan.check_memory()
         counted.expect(plan.num_bytes)
         tensors = {name: checkpoint.tensor(name) for name in plan.names}
@@ -121,11 +112,22 @@ class Host:
             raise
         checkpoint.raise_failure()
         info = await self._engine.add_span(assigned.model_id, model, plan.kv_bytes(model.weight_bytes))
+        self._given[assigned.model_id] = plan.memory_bytes
         step_time_s = await self._engine.measure(assigned.model_id)
         log.info("layers %s of %s: %d KV tokens, a step takes %.1f ms", assigned.layers, assigned.model_id,
                  info.num_kv_tokens, step_time_s * 1e3)  # fmt: skip
         dtype = announced_dtype(plan.dtype, quantization)
         return _loaded(assigned, plan, signed, dtype=dtype, verified=verified, step_time_s=step_time_s)
+
+    def _budget(self, plan: SpanPlan) -> int:
+        """Memory for one more span: an equal share of what is left.
+
+        Where that is too little for layers that were asked for, as much as they take with the KV of one context.
+        """
+        left = self._config.memory_bytes - sum(self._given.values())
+        fair = left // max(len(self._config.wishes) - len(self._given), 1)
+        pinned = any(wish.layers is not None and wish.model_id in ("", plan.model_id) for wish in self._config.wishes)
+        return max(fair, min(left, plan.least_bytes)) if pinned else fair
 
     def _check_arithmetic(self, dtype: torch.dtype) -> Quantization:
         device = self._device
@@ -161,7 +163,7 @@ class Host:
             checkpoint.file("config.json"),
             layers,
             dtype=self._config.dtype,
-            memory_bytes=self._config.memory_bytes // len(self._config.wishes),
+            memory_bytes=self._config.memory_bytes,
         )
 
 

@@ -3,113 +3,67 @@
 The shell (osai.node.process) holds the control stream, loads spans and writes to the DHT as it is told to here.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from osai.core.errors import OsaiError, ProtocolMismatchError
-from osai.core.layers import LayerRange
+from osai.core.errors import AssignmentError, OsaiError, ProtocolMismatchError, ResourceExhaustedError
+from osai.node.membership_actions import (
+    Action,
+    Announce,
+    Assigned,
+    Load,
+    MembershipConfig,
+    Reconnect,
+    SendHeartbeat,
+    SendJoin,
+    SendLeave,
+    SpanStatus,
+    Stop,
+    Withdraw,
+)
+from osai.node.replacing import Replacements, Wishes
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MembershipConfig:
-    """Periods of a member.
-
-    Attributes:
-        heartbeat_interval_s: what a coordinator's welcome may change; two are missed before 5 s are over.
-        announce_interval_s: a third of the record's life, so that two may be lost.
-        record_ttl_s: a node that died is gone from the DHT after this long.
-        min_reconnect_s: first wait after the control stream broke: a restarted coordinator is back at once.
-        max_reconnect_s: longest wait; the wait doubles up to here.
-        join_deadline_s: how long to look for a first coordinator; 20 s covers one that is still starting.
-        drain_deadline_s: sessions that still run this long after a drain began are given up.
-    """
-
-    heartbeat_interval_s: float = 2.0
-    announce_interval_s: float = 10.0
-    record_ttl_s: float = 30.0
-    min_reconnect_s: float = 0.5
-    max_reconnect_s: float = 10.0
-    join_deadline_s: float = 20.0
-    drain_deadline_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assigned:
-    """A coordinator's assignment."""
-
-    assignment_id: int
-    model_id: str
-    layers: LayerRange
-    manifest: bytes
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpanStatus:
-    """How far a span is: "loading", "ready" or "failed"."""
-
-    model_id: str
-    layers: LayerRange
-    state: str
-    manifest_digest: bytes = b""
-    dtype: str = ""
-    verified: bool = False
-    step_time_s: float = 0.0
-    failure: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SendJoin:
-    """Introduce this node on the new control stream."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendHeartbeat:
-    """Send the node's record on the control stream."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendLeave:
-    """Say on the control stream that this node drains."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """Store the node's record in the DHT."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Load a span."""
-
-    assigned: Assigned
-
-
-@dataclass(frozen=True, slots=True)
-class Reconnect:
-    """Dial a coordinator again, `after_s` from now."""
-
-    after_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Leave for good."""
-
-    error: OsaiError | None = None
-
-
-Action = SendJoin | SendHeartbeat | SendLeave | Announce | Load | Reconnect | Stop
+__all__ = [
+    "Action",
+    "Announce",
+    "Assigned",
+    "Load",
+    "Membership",
+    "MembershipConfig",
+    "Reconnect",
+    "SendHeartbeat",
+    "SendJoin",
+    "SendLeave",
+    "SpanStatus",
+    "Stop",
+    "Withdraw",
+]
 
 
 class Membership:
-    """State of one member. `num_wished` spans were asked for at the start."""
+    """State of one member.
 
-    def __init__(self, config: MembershipConfig, *, num_wished: int, now_s: float) -> None:
+    Args:
+        num_wished: spans that were asked for at the start.
+        named: models among them that were named.
+        pinned: models whose layers were named too, "" where no model was: these spans are not replaced.
+    """
+
+    def __init__(
+        self,
+        config: MembershipConfig,
+        *,
+        num_wished: int,
+        now_s: float,
+        named: frozenset[str] = frozenset(),
+        pinned: frozenset[str] = frozenset(),
+    ) -> None:
         self._config = config
         self._join_until_s: float | None = now_s + config.join_deadline_s  # None once welcomed
+        self._now_s = now_s
         self._num_wished = num_wished
+        self._wishes = Wishes(named=named, pinned=pinned)
+        self._replacements = Replacements(config, self._wishes)
+        self._useless: tuple[float, OsaiError] | None = None
         self._heartbeat_interval_s = config.heartbeat_interval_s
         self._spans: dict[str, SpanStatus] = {}
         self._last_assignment_id = 0
@@ -140,6 +94,7 @@ class Membership:
 
     def welcomed(self, heartbeat_interval_s: float, now_s: float) -> list[Action]:
         """The coordinator has taken this node in."""
+        self._now_s = now_s
         self._join_until_s = None
         self._reconnect_s = self._config.min_reconnect_s
         if heartbeat_interval_s > 0:
@@ -161,13 +116,37 @@ class Membership:
         """A coordinator will not have this node; another may, once one has."""
         return [Stop(error)] if self._join_until_s is not None else []
 
+    def superseded(self, error: OsaiError) -> list[Action]:
+        """Another process runs under this node's id, and was started later."""
+        return [Stop(error)]
+
     def assigned(self, assigned: Assigned) -> list[Action]:
         """A span to host; an assignment that is out of date, or of a model hosted already, changes nothing."""
-        current = self._spans.get(assigned.model_id)
         stale = assigned.assignment_id <= self._last_assignment_id
         self._last_assignment_id = max(self._last_assignment_id, assigned.assignment_id)
-        if stale or self._drain_until_s is not None or (current and current.state != "failed"):
+        if stale or self._drain_until_s is not None:
             return []
+        old = self._replacements.span_for(assigned, self._spans.values()) if assigned.replace else None
+        if old is not None:
+            if not self._replacements.begin(old, assigned, self._now_s):
+                return []
+            self._spans[old.model_id] = replace(old, state="draining")
+            return [SendHeartbeat(), Announce()]
+        current = self._spans.get(assigned.model_id)
+        if current and current.state != "failed":
+            return []
+        return self._load(assigned)
+
+    def withdrawn(self, model_id: str) -> list[Action]:
+        """A span that drained is served no more: what comes in its place is loaded."""
+        self._spans.pop(model_id, None)
+        by = self._replacements.end(model_id)
+        if by is None or self._drain_until_s is not None:
+            return [SendHeartbeat(), Announce()]
+        return [*self._load(by), Announce()]
+
+    def _load(self, assigned: Assigned) -> list[Action]:
+        self._useless = None
         self._spans[assigned.model_id] = SpanStatus(model_id=assigned.model_id, layers=assigned.layers, state="loading")
         return [Load(assigned), SendHeartbeat()]
 
@@ -177,12 +156,20 @@ class Membership:
         return [Announce(), SendHeartbeat()]
 
     def failed(self, model_id: str, error: OsaiError) -> list[Action]:
-        """A span could not be loaded: say so, and stop where nothing else is left to do here."""
+        """A span could not be loaded: say so, and stop where nothing else is left to do here.
+
+        For want of memory alone a node stays for a while: the coordinator may have fewer layers for it.
+        """
         self._spans[model_id] = replace(self._spans[model_id], state="failed", failure=error.message)
         useful = any(span.state != "failed" for span in self._spans.values())
         more = len(self._spans) < self._num_wished
         told: list[Action] = [SendHeartbeat(), Announce()]
-        return told if useful or more else [*told, Stop(error)]
+        if useful or more:
+            return told
+        if isinstance(error, AssignmentError | ResourceExhaustedError) and not self._wishes.is_pinned(model_id):
+            self._useless = (self._now_s + self._config.useless_s, error)
+            return told
+        return [*told, Stop(error)]
 
     def drain(self, reason: str, now_s: float) -> list[Action]:
         """Take no more sessions, and go when the last one has ended."""
@@ -193,9 +180,12 @@ class Membership:
 
     def tick(self, num_sessions: int, now_s: float) -> list[Action]:
         """Time passes."""
+        self._now_s = now_s
+        if self._useless is not None and now_s >= self._useless[0]:
+            return [Stop(self._useless[1])]
         if self._drain_until_s is not None and (num_sessions == 0 or now_s >= self._drain_until_s):
             return [Announce(), Stop()]
-        actions: list[Action] = []
+        actions: list[Action] = [Withdraw(model_id) for model_id in self._replacements.due(num_sessions, now_s)]
         # a change of load is told at once: coordinators route by it
         if self._connected and (now_s >= self._next_heartbeat_s or num_sessions != self._told_sessions):
             self._next_heartbeat_s = now_s + self._heartbeat_interval_s

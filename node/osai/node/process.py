@@ -9,14 +9,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from osai.core.directory import Directory
-from osai.core.errors import InternalError, OsaiError, UnavailableError, from_proto
+from osai.core.errors import AssignmentError, InternalError, OsaiError, UnavailableError, from_proto
 from osai.core.identity import Identity
-from osai.core.layers import LayerRange
 from osai.core.records import NODES_KEY
 from osai.core.state import LIBP2P_KEY_FILE
 from osai.node.config import NodeConfig
 from osai.node.control import Control
+from osai.node.control_wire import read_assignment, write_join
 from osai.node.coordinators import Coordinators, is_multiaddr
+from osai.node.delay_probes import DelayProbes
 from osai.node.hosting import Host
 from osai.node.membership import (
     Action,
@@ -31,10 +32,11 @@ from osai.node.membership import (
     SendLeave,
     SpanStatus,
     Stop,
+    Withdraw,
 )
 from osai.node.record import NodeFacts, write_record, write_span
 from osai.node.ring import Ring
-from osai.proto import common_pb2, control_pb2, record_pb2
+from osai.proto import control_pb2, record_pb2
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +74,18 @@ class NodeProcess:
         self._settings = MembershipConfig(
             join_deadline_s=config.join_deadline_s, drain_deadline_s=config.drain_deadline_s
         )
-        self._membership = Membership(self._settings, num_wished=len(config.wishes), now_s=time.monotonic())
+        self._membership = Membership(
+            self._settings,
+            num_wished=len(config.wishes),
+            now_s=time.monotonic(),
+            named=frozenset(wish.model_id for wish in config.wishes if wish.model_id),
+            pinned=frozenset(wish.model_id for wish in config.wishes if wish.layers is not None),
+        )
         given = None if is_multiaddr(config.address) else config.address
         self._control = Control(identity.node_id, Coordinators(given), self._greeted, self._received)
         self._directory: Directory | None = None
+        self._probes = DelayProbes(identity.node_id, ring, lambda: self._membership.spans, lambda: self._directory)
+        ring.on_echo = self._probes.echoed
         self._joining: asyncio.Task[None] | None = None
         self._announcing = asyncio.Lock()
         self._sequence = itertools.count(int(time.time() * 1000))  # rises across restarts too
@@ -95,6 +105,7 @@ class NodeProcess:
                     await self._join_directory([self._config.address])
                 self._tasks.create_task(self._hold_control(0.0))
                 self._tasks.create_task(self._tick())
+                self._tasks.create_task(self._probes.run())
                 await asyncio.shield(self._stopped)
                 raise _StoppedError  # noqa: TRY301 - the way out of a task group
         except* _StoppedError:
@@ -108,7 +119,14 @@ class NodeProcess:
             raise error
 
     def drain(self, reason: str) -> None:
-        """Leave as soon as no session is left; safe to call from a signal handler of the loop."""
+        """Leave as soon as no session is left, at once if called again; safe in a signal handler of the loop."""
+        if self._membership.state == "draining":
+            log.warning("not waiting for %d sessions: %s again", self._ring.num_sessions, reason)
+            self._perform([Stop()])
+            return
+        self._drain(reason)
+
+    def _drain(self, reason: str) -> None:
         log.info("draining: %s", reason)
         self._perform(self._membership.drain(reason, time.monotonic()))
 
@@ -120,7 +138,7 @@ class NodeProcess:
         for action in actions:
             match action:
                 case SendJoin():
-                    self._control.send(control_pb2.NodeMessage(join=self._join()))
+                    self._control.send(control_pb2.NodeMessage(join=write_join(self._record(), self._config)))
                 case SendHeartbeat():
                     heartbeat = control_pb2.Heartbeat(record=self._record())
                     self._control.send(control_pb2.NodeMessage(heartbeat=heartbeat))
@@ -130,6 +148,8 @@ class NodeProcess:
                     self._tasks.create_task(self._announce())
                 case Load():
                     self._tasks.create_task(self._load(action.assigned))
+                case Withdraw():
+                    self._tasks.create_task(self._withdraw(action.model_id))
                 case Reconnect():
                     self._tasks.create_task(self._hold_control(action.after_s))
                 case Stop():
@@ -147,13 +167,14 @@ class NodeProcess:
                 interval_s = message.welcome.heartbeat_interval_s
                 self._perform(self._membership.welcomed(interval_s, time.monotonic()))
             case "assignment":
-                self._perform(self._membership.assigned(_read_assignment(message.assignment)))
+                self._perform(self._membership.assigned(read_assignment(message.assignment)))
             case "drain":
-                self.drain(message.drain.reason)
+                self._drain(message.drain.reason)
             case "error":
                 error = from_proto(message.error)
                 log.error("the coordinator refuses this node: %s", error)
-                self._perform(self._membership.refused(error))
+                older = isinstance(error, AssignmentError) and error.subject == self._facts.node_id
+                self._perform(self._membership.superseded(error) if older else self._membership.refused(error))
 
     async def _hold_control(self, after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -206,9 +227,16 @@ class NodeProcess:
             self._ready = True
             await self._on_ready(self._membership.spans)
 
+    async def _withdraw(self, model_id: str) -> None:
+        log.info("the span of %s is withdrawn; %d sessions were left", model_id, self._ring.num_sessions)
+        self._ring.withdraw(model_id)
+        await self._host.unload(model_id)
+        self._perform(self._membership.withdrawn(model_id))
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            self._ring.tick(time.monotonic())
             self._perform(self._membership.tick(self._ring.num_sessions, time.monotonic()))
 
     async def _stop(self, error: OsaiError | None) -> None:
@@ -219,32 +247,19 @@ class NodeProcess:
             self._stopped.set_result(error)
 
     def _record(self) -> record_pb2.NodeRecord:
+        engine = self._ring.engine
         spans = [
-            write_span(span, self._ring.engine.num_free_kv_tokens(span.model_id) if span.state == "ready" else 0)
+            write_span(span, engine.num_free_kv_tokens(span.model_id), engine.load(span.model_id))
+            if span.state == "ready"
+            else write_span(span, 0)
             for span in self._membership.spans
         ]
         state, sequence = self._membership.state, next(self._sequence)
-        return write_record(self._facts, state, spans, num_sessions=self._ring.num_sessions, sequence=sequence)
-
-    def _join(self) -> control_pb2.Join:
-        wishes = [
-            control_pb2.Wish(
-                model_id=wish.model_id,
-                span=common_pb2.LayerRange(start=wish.layers.start, end=wish.layers.end) if wish.layers else None,
-            )
-            for wish in self._config.wishes
-        ]
-        config = self._config
-        return control_pb2.Join(
-            record=self._record(), wishes=wishes, dtype=config.announced_dtype, memory_bytes=config.memory_bytes
+        return write_record(
+            self._facts,
+            state,
+            spans,
+            num_sessions=self._ring.num_sessions,
+            sequence=sequence,
+            delays=self._probes.estimates,
         )
-
-
-def _read_assignment(message: control_pb2.Assignment) -> Assigned:
-    return Assigned(
-        assignment_id=message.assignment_id,
-        model_id=message.model_id,
-        layers=LayerRange(message.span.start, message.span.end),
-        manifest=message.manifest,
-        source=message.source,
-    )

@@ -69,6 +69,11 @@ class SpanPlan:
         return min(room, MAX_KV_CONTEXTS * self.facts.max_context * self._kv_token_bytes)
 
     @property
+    def least_bytes(self) -> int:
+        """Weights and the KV of one full context."""
+        return self.weight_bytes + self.facts.max_context * self._kv_token_bytes
+
+    @property
     def _kv_token_bytes(self) -> int:
         """Bytes that a token's KV takes on all layers, at most."""
         return self.facts.max_kv_numbers * self.dtype.itemsize * len(self.layers)
