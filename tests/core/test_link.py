@@ -132,7 +132,7 @@ async def test_the_greeting_comes_before_anything_else() -> None:
         async with dialled(link) as running:
             error = await asyncio.wait_for(running, 5)
     assert [message.WhichOneof("kind") for message in heard] == ["hello", "close"]
-    assert (heard[0].hello.protocol_version, heard[0].hello.peer_id) == (PROTOCOL_VERSION, "me")
+    assert (heard[0].hello.newest_version, heard[0].hello.peer_id) == (PROTOCOL_VERSION, "me")
     assert isinstance(error, UnavailableError)  # the peer has ended the stream in peace
     assert error.message == "the link to p was closed"
 

@@ -33,6 +33,7 @@ class FakeEngine(Engine):
         self.sessions: dict[int, SessionSpec] = {}
         self.inputs: list[Input] = []
         self.closed: list[int] = []
+        self.cuts: list[tuple[int, int]] = []  # (session, position)
         self.kept: dict[int, tuple[bytes, ...]] = {}  # what was said of a closed session's blocks
         self.num_cached_tokens = 0  # of the next sessions' prompts
         self.refusal: OsaiError | None = None  # of the next session or input
@@ -51,7 +52,16 @@ class FakeEngine(Engine):
         self._refuse()
         self.inputs.append(inp)
 
-    async def close(self, session: int, block_hashes: Sequence[bytes] = ()) -> None:
+    async def resume(self, spec: SessionSpec, position: int) -> None:
+        self._refuse()
+        self.sessions[spec.session] = spec
+        self.cuts.append((spec.session, position))
+
+    async def cut(self, session: int, position: int) -> None:
+        self._refuse()
+        self.cuts.append((session, position))
+
+    def release(self, session: int, block_hashes: Sequence[bytes] = ()) -> None:
         self.closed.append(session)
         self.kept[session] = tuple(block_hashes)
         self.sessions.pop(session, None)

@@ -75,6 +75,11 @@ class Link(Generic[SentT, ReceivedT]):
         else:
             self._outbox.put(message)
 
+    @property
+    def num_queued(self) -> int:
+        """Messages that wait to be written."""
+        return self._outbox.num_waiting
+
     async def run(self) -> OsaiError:
         """Dial, greet, and carry messages until the link ends; returns why it ended."""
         reason: OsaiError = UnavailableError(f"the link to {self.peer} was closed", subject=self.peer)

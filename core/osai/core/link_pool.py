@@ -73,6 +73,11 @@ class LinkPool:
         dialled = self._links.get((peer, address, lane))
         return None if dialled is None else dialled[0]
 
+    def num_queued(self, peer: str, address: str, lane: Lane = Lane.DECODE) -> int:
+        """Messages that wait to be written to `peer`; none where there is no link."""
+        dialled = self._links.get((peer, address, lane))
+        return dialled[0].num_queued if dialled else 0
+
     async def _run(self, key: tuple[str, str, Lane], link: EdgeLink) -> None:
         try:
             reason = await link.run()

@@ -53,6 +53,11 @@ class Outbox(Generic[QueuedT]):
         return not self._queue and self._closed is None
 
     @property
+    def num_waiting(self) -> int:
+        """Messages that wait."""
+        return len(self._queue)
+
+    @property
     def empty(self) -> bool:
         """Whether nothing waits."""
         return not self._queue

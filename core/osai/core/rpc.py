@@ -29,9 +29,10 @@ ERROR_METADATA_KEY = "osai-error-bin"
 CLIENT_API_MAX_BYTES = 4 * 2**20  # a prompt of a million token ids, or four million characters
 EDGE_MAX_BYTES = 64 * 2**20  # a prefill chunk of 2048 tokens of hidden size 8192 in float32
 
-KEEPALIVE_INTERVAL_MS = 1000  # with the timeout below, a frozen peer is noticed within about 3 s
-PING_TIMEOUT_MS = 2000  # longer than any healthy network's round trip; gRPC's default is a minute
-MIN_PING_INTERVAL_MS = 500  # what a server puts up with; the default, 5 min, drops our own clients after 15 s
+KEEPALIVE_INTERVAL_MS = 500  # with the timeout below, a frozen peer is noticed within 2 s
+PING_TIMEOUT_MS = 1000  # longer than any healthy network's round trip; gRPC's default is a minute
+MIN_PING_INTERVAL_MS = 200  # what a server puts up with: pings that queue up on their way come closer together. The
+# default, 5 min, drops our own clients after 15 s
 MIN_BACKOFF_MS = 100  # before the first reconnection: a restarted node is back at once
 MAX_BACKOFF_MS = 2000  # so that a peer that comes back is not left alone for gRPC's default of 2 min
 CONNECT_TIMEOUT_MS = 5000  # of one attempt, name resolution and TLS included

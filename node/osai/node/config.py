@@ -6,6 +6,7 @@ from typing import Literal
 
 from osai.core.layers import LayerRange
 from osai.core.manifest import TrustPolicy
+from osai.node.journal import DEFAULT_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,9 @@ class NodeConfig:
         name: public name.
         join_deadline_s: how long to look for a coordinator at the start; 20 s covers one that is still starting.
         drain_deadline_s: how long sessions may go on after SIGTERM.
+        journal_bytes: for what is kept of the rows put out, so that a lost successor can be rebuilt without running
+            them again; not part of memory_bytes. The default, 256 MiB, holds 32 sessions of 1,024 tokens of a hidden
+            size of 4096 in 16 bits; 0 keeps nothing.
     """
 
     address: str
@@ -60,6 +64,7 @@ class NodeConfig:
     num_threads: int | None
     name: str
     quantization: Literal["none", "int8", "int4", "fp8"] = "none"
+    journal_bytes: int = DEFAULT_BYTES
     join_deadline_s: float = 20.0
     drain_deadline_s: float = 30.0
 

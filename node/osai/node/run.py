@@ -71,6 +71,7 @@ async def _serve(
     ring = Ring(
         Peer(node_id=facts.node_id, address=facts.edge_address),
         lambda on_output: Engine(loop, on_output, engine_failed, options),
+        journal_bytes=config.journal_bytes,
     )
     ring.engine.start()
     async with ring:

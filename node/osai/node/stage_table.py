@@ -1,32 +1,33 @@
 """The sessions that cross this node, and what follows from each event. Pure: no I/O, no clock, no tensors.
 
-The shell (osai.node.ring) feeds it what arrives and carries out the actions that it returns.
+The shell (osai.node.ring) feeds it what arrives and carries out the actions that it returns. How a session survives
+the loss of a stage is told in docs/architecture.md.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import Literal
 
-from osai.core.errors import (
-    AssignmentError,
-    InvalidRequestError,
-    OsaiError,
-    UnavailableError,
-    UnknownSessionError,
-)
+from osai.core.errors import InvalidRequestError, OsaiError, UnavailableError, UnknownSessionError
 from osai.core.prefix import BLOCK_TOKENS
-from osai.node.engine.api import Rows, Sampled, SessionSpec, StepOutput
-from osai.node.stage import Action, Deliver, Fail, Forward, HostedSpan, OpenRequest, Peer, Release, Return
+from osai.node import stage_flow, stage_ways
+from osai.node.engine.api import Rows, StepOutput
+from osai.node.stage import (
+    Action,
+    FollowRequest,
+    HostedSpan,
+    Opening,
+    OpenRequest,
+    Peer,
+    Release,
+    Replay,
+    Report,
+    ResumeRequest,
+)
+from osai.node.stage_checks import check_epoch, check_span
+from osai.node.stage_sessions import StageSession, Way, spec_of
 
 NUM_REMEMBERED_CLOSED = 4096  # frames of a session may still be on their way when it closes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Session:
-    request: OpenRequest
-    owner: int
-    is_tail: bool
-    lanes: tuple[str, str]  # names of the ways to its successor, for decode and for prefill: quicker to compare than it
+ORPHAN_S = 60.0  # without an owner: enough for a client to find another coordinator, or for one to be restarted
 
 
 class StageTable:
@@ -34,70 +35,125 @@ class StageTable:
 
     def __init__(self) -> None:
         self._spans: dict[str, HostedSpan] = {}
-        self._sessions: dict[int, _Session] = {}
-        self._closed: OrderedDict[int, None] = OrderedDict()
+        self._sessions: dict[int, StageSession] = {}
+        self._closed: OrderedDict[int, int] = OrderedDict()  # session -> epoch
 
     @property
     def num_sessions(self) -> int:
-        """Sessions open now."""
-        return len(self._sessions)
+        """Sessions open now that have an owner."""
+        return sum(entry.owner is not None for entry in self._sessions.values())
 
     def host(self, span: HostedSpan) -> None:
         """Serve a span from now on."""
         self._spans[span.key] = span
 
-    def open(self, request: OpenRequest, owner: int, scope: str) -> SessionSpec:
-        """Take a session; the caller opens it in the engine, and calls `close` if that fails.
+    def withdraw(self, key: str) -> list[Action]:
+        """Serve a span no longer: its sessions end here."""
+        span = self._spans.pop(key, None)
+        hit = [session for session, entry in self._sessions.items() if entry.span.key == key]
+        error = UnavailableError(f"this node no longer serves layers {span.layers if span else ''} of {key}")
+        return [action for session in hit for action in self.fail(session, error)]
+
+    def open(self, request: OpenRequest, owner: int, scope: str) -> Opening:
+        """Take a session, or a later epoch of one that is here; the caller lets the engine do so too.
+
+        It calls `opened` then, or `fail`.
 
         Args:
             request: what the coordinator asks for.
-            owner: number of the link it came by; the session ends with that link.
+            owner: number of the link it came by.
             scope: whose sessions may share KV with it.
 
         Raises:
             InvalidRequestError: if the pipeline is said to have more stages than the model has layers.
-            AssignmentError: if this node does not serve that span of those weights, or already runs the session.
+            AssignmentError: if this node does not serve that span of those weights, or the epoch has been overtaken.
         """
-        span = self._spans.get(request.model_id)
-        if span is None or span.layers != request.layers:
-            has = f"layers {span.layers} of it" if span else "none of it"
-            raise AssignmentError(f"asked for layers {request.layers} of {request.model_id}; this node serves {has}")
-        if span.manifest_digest != request.manifest_digest:
-            raise AssignmentError(f"this node has other weights of {request.model_id}: the manifests' digests differ")
-        if request.session in self._sessions:
-            raise AssignmentError(f"session {request.session:016x} is already open on this node")
-        if request.num_stages > span.num_layers:
-            raise InvalidRequestError(f"{request.num_stages} stages are more than {span.num_layers} layers can have")
-        is_tail = span.layers.end == span.num_layers
-        way = f"{request.successor.node_id} {request.successor.address}"
-        lanes = (f"decode {way}", f"prefill {way}")
-        self._sessions[request.session] = _Session(request=request, owner=owner, is_tail=is_tail, lanes=lanes)
-        self._closed.pop(request.session, None)
-        return SessionSpec(
-            session=request.session,
-            span=span.key,
-            num_prompt_tokens=request.num_prompt_tokens,
-            max_total_tokens=request.max_total_tokens,
-            sampling=request.sampling if is_tail else None,
-            stop_token_ids=request.stop_token_ids if is_tail else frozenset(),
-            prompt_token_ids=request.prompt_token_ids if is_tail else (),
-            block_hashes=request.block_hashes,
-            scope=scope,
-            num_stages=request.num_stages,
+        span, old = check_span(request, self._spans.get(request.model_id)), self._sessions.get(request.session)
+        check_epoch(request, old, self._closed.get(request.session, 0))
+        self._sessions[request.session] = StageSession(
+            request=request,
+            span=span,
+            scope=old.scope if old else scope,
+            owner=owner,
+            owner_scope=scope,
+            num_known=request.num_known,
+            waiting=request.resume and not request.follow,
+            successor=None if request.resume or request.follow else Way(request.successor, 0),
         )
+        self._closed.pop(request.session, None)
+        cut_to = min(old.landed, request.num_known - 1) if old else None
+        return Opening(spec=spec_of(request, span, scope), cut_to=cut_to)
+
+    def opened(self, session: int, position: int, *, anew: bool) -> None:
+        """The engine has the session's rows before `position`; `anew`: whatever was here of it before is gone."""
+        entry = self._sessions[session]
+        entry.landed = entry.reported = position
+        if anew:
+            entry.scope = entry.owner_scope
+
+    def begins(self, request: ResumeRequest, owner: int) -> bool:
+        """Whether an epoch may begin, once engine and journal are cut to its position; False: it has been overtaken.
+
+        Raises:
+            UnknownSessionError: if the session is not open.
+            InvalidRequestError: if rows would be missing.
+        """
+        entry = self._open(request.session)
+        if entry.owner != owner or entry.epoch != request.epoch or not entry.waiting:
+            return False
+        if request.position > entry.landed:
+            raise InvalidRequestError(f"rows from {request.position} on would come, and {entry.landed} is the next one")
+        return True
+
+    def begin(self, request: ResumeRequest) -> list[Action]:
+        """An epoch begins, see `begins`: what the successor lacks is replayed, and rows that come are run."""
+        entry = self._sessions[request.session]
+        entry.waiting, entry.landed, entry.due = False, request.position, request.position
+        entry.successor = Way(entry.request.successor, request.push_from, replaying=not entry.is_tail)
+        replays: list[Action] = []
+        if entry.successor.replaying:
+            replays.append(Replay(session=request.session, epoch=request.epoch, to_follower=False))
+        return replays + (stage_ways.follow(entry, request.follow) if request.follow else [])
+
+    def follow(self, request: FollowRequest, owner: int) -> list[Action]:
+        """Push a session's rows to a standby of the successor too, from those in the journal on.
+
+        Raises:
+            UnknownSessionError: if the session is not open.
+        """
+        entry = self._open(request.session)
+        current = entry.owner == owner and entry.epoch == request.epoch
+        return stage_ways.follow(entry, request) if current else []
 
     def span_of(self, rows: Rows) -> HostedSpan | None:
-        """The span that a frame is for; None where it is to be dropped (of a closed session or an older epoch).
+        """The span that a frame is for; None where it is to be dropped (of a closed session, an orphan, another epoch).
 
         Raises:
             UnknownSessionError: if the session was never open here.
         """
-        session = self._sessions.get(rows.session)
-        if session is None:
+        entry = self._sessions.get(rows.session)
+        if entry is None:
             if rows.session in self._closed:
                 return None
             raise UnknownSessionError(f"session {rows.session:016x} is not open on this node")
-        return self._spans[session.request.model_id] if rows.epoch == session.request.epoch else None
+        return entry.span if rows.epoch == entry.request.epoch and entry.owner is not None else None
+
+    def take(self, rows: Rows) -> Literal["run", "hold", "drop"]:
+        """What to do with rows that have come: hold them until the epoch begins, drop what came before in this epoch.
+
+        A gap is the engine's to refuse.
+        """
+        entry = self._sessions.get(rows.session)
+        if entry is None or rows.epoch != entry.request.epoch or entry.owner is None:
+            return "drop"
+        if entry.waiting:
+            return "hold"
+        if entry.due is None:  # all stages' rows begin where the first of them lacks KV
+            entry.landed = min(entry.landed, rows.position)
+        elif rows.position != entry.due:
+            return "drop" if rows.position < entry.due else "run"
+        entry.due = rows.position + rows.count
+        return "run"
 
     def stepped(self, output: StepOutput) -> list[Action]:
         """What follows from one step of the engine; rows of sessions closed meanwhile are left out."""
@@ -105,95 +161,92 @@ class StageTable:
         for rows, error in output.failed:
             actions += self.fail(rows.session, error)
         if output.sampled:
-            actions += self._deliveries(output.sampled)
-            actions += self._returns(output.sampled)
-        actions += self._forwards(output.rows)
-        return actions
+            actions += stage_flow.tokens(self._sessions, output.sampled)
+        return actions + stage_flow.landed(self._sessions, output.rows)
+
+    def next_replay(self, replay: Replay, max_rows: int) -> tuple[Peer, Rows] | None:
+        """The next rows that are to be pushed; None once all have been: rows are pushed as they land, then."""
+        entry = self._current(replay.session, replay.epoch)
+        return stage_ways.next_rows(entry, replay, max_rows) if entry else None
+
+    def is_replaying(self, replay: Replay) -> bool:
+        """Whether a replay has not caught up yet, and its way is still there."""
+        entry = self._current(replay.session, replay.epoch)
+        way = entry and (entry.follower if replay.to_follower else entry.successor)
+        return bool(way and way.replaying and entry and entry.owner is not None)
+
+    def cannot_replay(self, replay: Replay) -> list[Action]:
+        """The journal does not hold what `next_replay` has named."""
+        entry = self._current(replay.session, replay.epoch)
+        return stage_ways.cannot_replay(entry, replay) if entry else []
 
     def fail(self, session: int, error: OsaiError) -> list[Action]:
         """End a session here and tell its owner; nothing where it is not open."""
         entry = self._sessions.get(session)
         if entry is None:
             return []
-        fail = Fail(owner=entry.owner, session=session, epoch=entry.request.epoch, error=error)
-        return [fail, *self.close(session)]
+        return [*stage_ways.told(entry, error, is_open=False), *self.close(session)]
+
+    def refused(self, session: int, epoch: int, node_id: str, error: OsaiError) -> list[Action]:
+        """A peer can't take a session's rows; nothing where they do not go there any more."""
+        entry = self._current(session, epoch)
+        return stage_ways.lost_to(entry, node_id, error) if entry else []
 
     def num_nameable_blocks(self, session: int, owner: int) -> int:
         """How many full blocks of a session's KV `owner` may name for later sessions.
 
-        A name is a claim that nobody can check. None of another's sessions, therefore: whoever lies harms the sessions
-        of its own scope alone.
+        A name is a claim that nobody can check. None of another's sessions, therefore, nor of one that it has taken
+        over: whoever lies harms the sessions of its own scope alone.
         """
         entry = self._sessions.get(session)
-        return entry.request.max_total_tokens // BLOCK_TOKENS if entry and entry.owner == owner else 0
+        if entry is None or entry.owner != owner or entry.scope != entry.owner_scope:
+            return 0
+        return entry.request.max_total_tokens // BLOCK_TOKENS
 
-    def close(self, session: int, block_hashes: tuple[bytes, ...] = ()) -> list[Release]:
-        """Forget a session; nothing where it is not open."""
-        if self._sessions.pop(session, None) is None:
+    def close(self, session: int, block_hashes: tuple[bytes, ...] = (), epoch: int = 0) -> list[Release]:
+        """Forget a session; nothing where it is not open, or in a later epoch than `epoch` (0: any)."""
+        entry = self._sessions.get(session)
+        if entry is None or (epoch and epoch < entry.epoch):
             return []
-        self._closed[session] = None
+        del self._sessions[session]
+        self._closed[session] = max(epoch, entry.epoch)
         while len(self._closed) > NUM_REMEMBERED_CLOSED:
             self._closed.popitem(last=False)
         return [Release(session=session, block_hashes=block_hashes)]
 
-    def owner_lost(self, owner: int) -> list[Action]:
-        """The coordinator's link broke: its sessions end here."""
-        gone = [session for session, entry in self._sessions.items() if entry.owner == owner]
-        return [action for session in gone for action in self.close(session)]
+    def owner_lost(self, owner: int, now_s: float) -> None:
+        """The coordinator's link broke: its sessions are orphans. Rows that the engine has run out, and are kept."""
+        for entry in self._sessions.values():
+            if entry.owner == owner:
+                entry.owner, entry.orphaned_s = None, now_s
+
+    def evict_orphan(self, key: str) -> list[Release]:
+        """End the oldest orphan of a span, whose KV is needed; nothing where there is none."""
+        orphans = [(e.orphaned_s, s) for s, e in self._sessions.items() if e.owner is None and e.span.key == key]
+        return self.close(min(orphans)[1]) if orphans else []
+
+    def tick(self, now_s: float) -> list[Action]:
+        """Time has passed: orphans that nobody has come for end, standbys report."""
+        actions: list[Action] = []
+        for session, entry in list(self._sessions.items()):
+            if entry.owner is None:
+                actions += self.close(session) if now_s - entry.orphaned_s >= ORPHAN_S else []
+            elif entry.request.follow and entry.landed != entry.reported:
+                entry.reported = entry.landed
+                report = Report(owner=entry.owner, session=session, epoch=entry.epoch, position=entry.landed)
+                actions.append(report)
+        return actions
 
     def peer_lost(self, node_id: str) -> list[Action]:
-        """The link to a successor broke: the sessions that push to it can't go on."""
+        """The link to a peer broke: rows that go there go nowhere until a later epoch; what is here stays."""
         error = UnavailableError(f"node {node_id} was lost; try again", subject=node_id)
-        hit = [session for session, entry in self._sessions.items() if entry.request.successor.node_id == node_id]
-        return [action for session in hit for action in self.fail(session, error)]
+        return [action for entry in self._sessions.values() for action in stage_ways.lost_to(entry, node_id, error)]
 
-    def _live(self, session: int, epoch: int) -> _Session | None:
+    def _open(self, session: int) -> StageSession:
+        if session not in self._sessions:
+            raise UnknownSessionError(f"session {session:016x} is not open on this node")
+        return self._sessions[session]
+
+    def _current(self, session: int, epoch: int) -> StageSession | None:
         entry = self._sessions.get(session)
-        return entry if entry is not None and entry.request.epoch == epoch else None
-
-    def _deliveries(self, sampled: Iterable[Sampled]) -> Iterator[Action]:
-        by_owner: dict[int, list[Sampled]] = {}
-        for token in sampled:
-            if entry := self._live(token.session, token.epoch):
-                by_owner.setdefault(entry.owner, []).append(token)
-        for owner, tokens in by_owner.items():
-            yield Deliver(owner=owner, tokens=tuple(tokens))
-
-    def _returns(self, sampled: Iterable[Sampled]) -> Iterator[Action]:
-        by_head: dict[Peer, list[tuple[Rows, int]]] = {}
-        for token in sampled:
-            if token.finish is None and (entry := self._live(token.session, token.epoch)):
-                position = entry.request.num_prompt_tokens + token.index
-                rows = Rows(session=token.session, epoch=token.epoch, position=position, count=1)
-                by_head.setdefault(entry.request.successor, []).append((rows, token.token_id))
-        for peer, pairs in by_head.items():
-            yield Return(peer=peer, rows=tuple(rows for rows, _ in pairs), token_ids=tuple(ids for _, ids in pairs))
-
-    def _forwards(self, rows: tuple[Rows, ...]) -> Iterator[Action]:
-        lanes = [self._lane(part) for part in rows]
-        if lanes and lanes.count(lanes[0]) == len(lanes):  # mostly all go the same way: nothing to be sorted
-            yield from self._forward(lanes[0], rows, ((0, sum(part.count for part in rows)),))
-            return
-        groups: dict[str, tuple[list[Rows], list[tuple[int, int]]]] = {}
-        at = 0
-        for lane, part in zip(lanes, rows, strict=True):
-            parts, slices = groups.setdefault(lane, ([], []))
-            parts.append(part)
-            begin = slices.pop()[0] if slices and slices[-1][1] == at else at  # neighbours are one slice
-            at += part.count
-            slices.append((begin, at))
-        for lane, (parts, slices) in groups.items():
-            yield from self._forward(lane, tuple(parts), tuple(slices))
-
-    def _forward(self, lane: str, rows: tuple[Rows, ...], slices: tuple[tuple[int, int], ...]) -> Iterator[Action]:
-        if lane:
-            entry = self._sessions[rows[0].session]
-            yield Forward(peer=entry.request.successor, prefill=lane == entry.lanes[1], rows=rows, slices=slices)
-
-    def _lane(self, rows: Rows) -> str:
-        """The way that rows take from here; empty where they end here."""
-        entry = self._sessions.get(rows.session)
-        if entry is None or entry.is_tail or entry.request.epoch != rows.epoch:
-            return ""
-        # the prompt's last row too, alone or not: rows of one session must not overtake each other
-        return entry.lanes[rows.count > 1 or rows.position < entry.request.num_prompt_tokens]
+        return entry if entry is not None and entry.epoch == epoch else None

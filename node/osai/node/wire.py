@@ -9,7 +9,7 @@ from osai.core.layers import LayerRange
 from osai.core.prefix import HASH_BYTES, num_shareable_blocks
 from osai.core.sampling import SamplingParams
 from osai.node.engine.api import Rows, Sampled
-from osai.node.stage import OpenRequest, Peer
+from osai.node.stage import FollowRequest, OpenRequest, Peer, Report, ResumeRequest
 from osai.proto import common_pb2, edge_pb2
 
 WIRE_DTYPES: dict[torch.dtype, common_pb2.DType.ValueType] = {
@@ -37,6 +37,12 @@ def read_open(message: edge_pb2.OpenSession) -> OpenRequest:
         raise InvalidRequestError(
             f"a session of {message.num_prompt_tokens} prompt tokens and {message.max_total_tokens} in all can't be run"
         )
+    num_known = message.num_known_tokens or message.num_prompt_tokens
+    if not message.num_prompt_tokens <= num_known <= message.max_total_tokens:
+        raise InvalidRequestError(
+            f"a session of {message.num_prompt_tokens} prompt tokens and {message.max_total_tokens} in all can't go on "
+            f"from {num_known} that are known"
+        )
     return OpenRequest(
         session=message.session,
         epoch=message.epoch,
@@ -51,6 +57,32 @@ def read_open(message: edge_pb2.OpenSession) -> OpenRequest:
         prompt_token_ids=tuple(message.prompt_token_ids),
         block_hashes=read_hashes(message.block_hashes, num_shareable_blocks(message.num_prompt_tokens)),
         num_stages=max(1, message.num_stages),
+        num_known_tokens=num_known,
+        resume=message.resume,
+        follow=message.follow,
+    )
+
+
+def read_resume(message: edge_pb2.ResumeSession) -> ResumeRequest:
+    """Read a coordinator's ResumeSession."""
+    follow = read_follow(message)
+    return ResumeRequest(
+        session=message.session,
+        epoch=message.epoch,
+        position=message.position,
+        push_from=message.push_from,
+        follow=follow if follow.follower else None,
+    )
+
+
+def read_follow(message: edge_pb2.FollowSession | edge_pb2.ResumeSession) -> FollowRequest:
+    """Read a coordinator's FollowSession, or what is of it in a ResumeSession."""
+    stage = message.follower
+    return FollowRequest(
+        session=message.session,
+        epoch=message.epoch,
+        follower=Peer(node_id=stage.node_id, address=stage.address) if stage.node_id else None,
+        follow_from=message.follow_from,
     )
 
 
@@ -101,13 +133,20 @@ def read_tensor(batch: edge_pb2.FrameBatch) -> torch.Tensor:
 
 def write_batch(rows: Sequence[Rows], tensor: torch.Tensor) -> edge_pb2.LinkMessage:
     """A message that carries `tensor`, [num_tokens] int32 or [num_tokens, hidden_size], contiguous, on the CPU."""
+    return write_bytes(rows, WIRE_DTYPES[tensor.dtype], tensor.shape, tensor.view(torch.uint8).numpy().tobytes())
+
+
+def write_bytes(
+    rows: Sequence[Rows], dtype: common_pb2.DType.ValueType, shape: Sequence[int], data: bytes
+) -> edge_pb2.LinkMessage:
+    """A message that carries the bytes of a tensor, [num_tokens] int32 or [num_tokens, hidden_size]."""
     message = edge_pb2.LinkMessage()
     batch = message.frames  # filled in place: a message put into another is copied, data and all
     for part in rows:
         batch.frames.add(session=part.session, epoch=part.epoch, position=part.position, count=part.count)
-    batch.dtype = WIRE_DTYPES[tensor.dtype]
-    batch.shape.extend(tensor.shape)
-    batch.data = tensor.view(torch.uint8).numpy().tobytes()
+    batch.dtype = dtype
+    batch.shape.extend(shape)
+    batch.data = data
     return message
 
 
@@ -124,6 +163,13 @@ def write_token(sampled: Sampled) -> edge_pb2.Token:
     )
 
 
-def write_failed(session: int, epoch: int, error: OsaiError) -> edge_pb2.LinkMessage:
-    """The end of a session, for whoever asked for something of it."""
-    return edge_pb2.LinkMessage(failed=edge_pb2.SessionFailed(session=session, epoch=epoch, error=error.to_proto()))
+def write_failed(session: int, epoch: int, error: OsaiError, *, is_open: bool = False) -> edge_pb2.LinkMessage:
+    """The end of a session, for whoever asked for something of it; or of an epoch, where it `is_open` still."""
+    failed = edge_pb2.SessionFailed(session=session, epoch=epoch, error=error.to_proto(), open=is_open)
+    return edge_pb2.LinkMessage(failed=failed)
+
+
+def write_report(report: Report) -> edge_pb2.LinkMessage:
+    """How far a standby is."""
+    progress = edge_pb2.SessionProgress(session=report.session, epoch=report.epoch, position=report.position)
+    return edge_pb2.LinkMessage(progress=progress)

@@ -8,7 +8,7 @@ from osai.node.engine.api import Input, SessionSpec
 from osai.node.engine.input_checks import check_data
 from osai.node.engine.kv_span import SpanKV
 from osai.node.engine.options import SpanInfo
-from osai.node.engine.session import Session, tail_state
+from osai.node.engine.session import Session, TailState, tail_state
 from osai.node.engine.span_model import SpanModel
 
 
@@ -81,11 +81,34 @@ class Admission:
                 f"session {spec.session}: a prompt of {spec.num_prompt_tokens} tokens is empty, or leaves no room to "
                 f"generate within {spec.max_total_tokens}"
             )
+        _check_known(spec)
         tail = tail_state(spec) if span.model.is_tail else None
         kv = span.kv.open(spec)
         session = Session(spec, kv, tail, next_position=kv.blocks.num_computed)
         self._sessions[spec.session] = span.sessions[spec.session] = session
         return session
+
+    def check_resume(self, spec: SessionSpec, position: int) -> tuple[Session, TailState | None]:
+        """The open session of a spec that goes on from `position`, and its tail's state to come.
+
+        Raises:
+            UnknownSessionError: if it is not open.
+            InvalidRequestError: if the spec is one of another session, or the position none to go on from.
+        """
+        session, old = self.session(spec.session), self.session(spec.session).spec
+        kept = (spec.span, spec.num_prompt_tokens, spec.max_total_tokens)
+        if kept != (old.span, old.num_prompt_tokens, old.max_total_tokens):
+            raise InvalidRequestError(
+                f"session {spec.session} has {old.num_prompt_tokens} prompt tokens and {old.max_total_tokens} in all on "
+                f"span {old.span}, and can't go on with others: close it and open it anew"
+            )
+        _check_known(spec)
+        if not 0 <= position <= min(session.next_position, spec.num_known_tokens - 1):
+            raise InvalidRequestError(
+                f"session {spec.session} is at {session.next_position} and goes on with {spec.num_known_tokens} known "
+                f"tokens: not from {position}"
+            )
+        return session, tail_state(spec) if self._spans[spec.span].model.is_tail else None
 
     def check_cut(self, session: Session, position: int) -> None:
         """Whether a session can be cut back now; raises as SpanKV.check_cut does."""
@@ -123,3 +146,11 @@ class Admission:
             )
         check_data(inp, self._spans[session.spec.span].model)
         return session
+
+
+def _check_known(spec: SessionSpec) -> None:
+    if not spec.num_prompt_tokens <= spec.num_known_tokens <= spec.max_total_tokens:
+        raise InvalidRequestError(
+            f"session {spec.session}: {spec.num_known_tokens} known tokens; they are the {spec.num_prompt_tokens} of the "
+            f"prompt at least, and {spec.max_total_tokens} at most"
+        )

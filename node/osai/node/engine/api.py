@@ -15,15 +15,17 @@ class SessionSpec:
     Attributes:
         session: the session's number on every edge of its pipeline.
         span: key of the hosted span (see `Engine.add_span`).
-        num_prompt_tokens: rows before this position are prompt; the tail samples from the last of them on.
+        num_prompt_tokens: rows before this position are prompt; generated tokens are counted from here.
         max_total_tokens: prompt and generated tokens for which KV is set aside.
         sampling: None unless this stage is the tail.
         stop_token_ids: tokens that end the generation; tail only.
-        prompt_token_ids: the prompt, where a penalty needs it; tail only.
+        prompt_token_ids: the prompt, and the tokens generated before this epoch, where a penalty needs them; tail only.
         block_hashes: of the prompt's full blocks from the first on (osai.core.prefix), but for one that would leave no
             row to run; KV of such a block may be shared.
         scope: sessions share KV only with sessions of the same scope.
         num_stages: stages of the pipeline.
+        num_known_tokens: prompt and generated tokens that are known beforehand: the tail samples from the row of the
+            last of them on. 0 stands for num_prompt_tokens.
     """
 
     session: int
@@ -36,6 +38,11 @@ class SessionSpec:
     block_hashes: tuple[bytes, ...] = ()
     scope: str = ""
     num_stages: int = 1
+    num_known_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.num_known_tokens:
+            object.__setattr__(self, "num_known_tokens", self.num_prompt_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +96,7 @@ class StepOutput:
         span: key of the span that ran.
         rows: in packed order.
         hidden: [sum of counts, hidden_size], CPU, contiguous; None from the tail.
-        sampled: from the tail, one for each session whose newest row is at or past the end of its prompt.
+        sampled: from the tail, one for each session whose newest row is that of its last known token or a later one.
         failed: sessions that this step ended, with the reason.
         step_time_s: seconds the step took in the engine thread.
     """

@@ -16,6 +16,7 @@ from osai.node.engine.options import EngineOptions, SpanInfo
 from osai.node.engine.scheduler import StepScheduler
 from osai.node.engine.session import Session
 from osai.node.engine.span_model import SpanModel
+from osai.node.engine.step_load import StepLoad
 from osai.node.engine.work import Step
 
 
@@ -140,7 +141,29 @@ class Engine:
             raise InvalidRequestError(f"session {session} is at {state.next_position}, it can't be cut to {position}")
         self._cut(state, position)
 
+    async def resume(self, spec: SessionSpec, position: int) -> None:
+        """Let an open session go on from `position`, to which it is cut back, under another spec.
+
+        Args:
+            spec: what changes is sampling, what is known, and the pipeline; the KV set aside stays as it is.
+            position: of the next row; not after that of the last known token, which is run to sample the next.
+
+        Raises:
+            UnknownSessionError: if the session is not open.
+            InvalidRequestError: if the spec is one of another session, or the session can't go on from `position`.
+            ResourceExhaustedError: as `cut` does.
+        """
+        self._mailbox.check_open()
+        session, tail = self._admission.check_resume(spec, position)
+        self._cut(session, position)
+        session.spec, session.tail = spec, tail  # what is in hand is stale and counts for nothing, whatever it sees
+        self._mailbox.resume(session)
+
     async def close(self, session: int, block_hashes: Sequence[bytes] = ()) -> None:
+        """See `release`."""
+        self.release(session, block_hashes)
+
+    def release(self, session: int, block_hashes: Sequence[bytes] = ()) -> None:
         """End a session: its blocks are free at once, its waiting rows dropped. An unknown session is no error.
 
         Args:
@@ -179,6 +202,15 @@ class Engine:
         """
         self._admission.span(key)
         return self._mailbox.num_waiting(key)
+
+    def load(self, key: str) -> StepLoad:
+        """How busy a span is, and how fast of late.
+
+        Raises:
+            UnknownModelError: if the span is not hosted.
+        """
+        self._admission.span(key)
+        return self._mailbox.load(key)
 
     async def stop(self) -> None:
         """End the thread after the step in hand; waiting rows are dropped.

@@ -123,11 +123,11 @@ class HostedSpan:
         for i, part in enumerate(parts):
             rows, tail = part.chunk.rows, part.session.tail
             row += rows.count
-            index = rows.position + rows.count - part.session.spec.num_prompt_tokens
-            if tail is None or index < 0 or not part.chunk.is_newest:
+            spec, end = part.session.spec, rows.position + rows.count
+            if tail is None or end < spec.num_known_tokens or not part.chunk.is_newest:
                 continue
             try:
-                draws[i] = tail.draw(index, rows.position + rows.count)
+                draws[i] = tail.draw(end - spec.num_prompt_tokens, end)
                 logits_of.append(row - 1)
             except OsaiError as e:
                 failed[i] = e

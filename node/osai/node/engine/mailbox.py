@@ -12,6 +12,7 @@ from osai.node.engine.api import Input
 from osai.node.engine.hosted_span import HostedSpan
 from osai.node.engine.scheduler import StepScheduler
 from osai.node.engine.session import Session, StepPart
+from osai.node.engine.step_load import StepLoad
 from osai.node.engine.work import Call, Step
 
 T = TypeVar("T")
@@ -92,6 +93,11 @@ class Mailbox:
             self._sessions[session.spec.session] = session
             self._schedulers[session.spec.span].open(session.spec)
 
+    def resume(self, session: Session) -> None:
+        """A session goes on under another spec; what was known of the times of its rows no longer holds."""
+        with self._changed:
+            self._schedulers[session.spec.span].open(session.spec)
+
     def add(self, session: Session, inp: Input) -> bool:
         """Queue rows, for the thread to see at the next `flush`; whether they are the first since the last one.
 
@@ -156,6 +162,12 @@ class Mailbox:
         self.flush()
         with self._changed:
             return self._schedulers[span].num_waiting
+
+    def load(self, span: str) -> StepLoad:
+        """How busy a span is, and how fast of late."""
+        self.flush()
+        with self._changed:
+            return self._schedulers[span].load(self._clock())
 
     def call(self, function: Callable[[], T]) -> "Future[T]":
         """Have the thread run a function between steps.

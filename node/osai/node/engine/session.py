@@ -48,7 +48,7 @@ class Session:
     """An open session.
 
     Attributes:
-        spec: what the shell asked for.
+        spec: what the shell asked for last.
         kv: its keys and values.
         tail: None unless the span is the tail.
         next_position: of the next row that fits without a cut; the event loop's.
@@ -118,8 +118,9 @@ def tail_state(spec: SessionSpec) -> TailState:
     if not spec.sampling.needs_history:
         return TailState(spec.sampling, (), [])
     count, ids = spec.num_prompt_tokens, spec.prompt_token_ids
-    if len(ids) < count:
+    if len(ids) < spec.num_known_tokens:
         raise InvalidRequestError(
-            f"session {spec.session}: its penalties need the prompt's {count} tokens, prompt_token_ids has {len(ids)}"
+            f"session {spec.session}: its penalties need the prompt's {count} tokens and the "
+            f"{spec.num_known_tokens - count} that are generated already, prompt_token_ids has {len(ids)}"
         )
     return TailState(spec.sampling, ids[:count], list(ids[count:]))
