@@ -43,6 +43,7 @@ def span(start: int, end: int, **fields: Any) -> SpanState:  # noqa: ANN401 - of
 def node(name: str, *spans: SpanState, **fields: Any) -> NodeState:  # noqa: ANN401 - of any field
     values = {"name": f"the {name}", "software": "osai/0.1.0", "device": "cpu", "memory_bytes": 10**9}
     more = {"state": "ready", "sequence": 1, "num_sessions": 0, "started_at_s": 50.0, "address": f"{name}:1"}
+    more |= {"protocol_version": 2}
     return NodeState(node_id=name, spans=spans, **{**values, **more, **fields})
 
 

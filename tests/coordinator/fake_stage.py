@@ -34,6 +34,30 @@ def caching(num_cached_tokens: int) -> Script:
     return script
 
 
+class Keeping:
+    """A stage's script: opens every session, and keeps the rows that it is said to have for later epochs.
+
+    Args:
+        journal_begin: what it can push again begins here.
+    """
+
+    def __init__(self, journal_begin: int = 0) -> None:
+        self._journal_begin = journal_begin
+        self._held: set[int] = set()
+
+    def __call__(self, message: Message) -> Iterable[Message]:
+        kind = message.WhichOneof("kind")
+        if kind == "close":
+            self._held.discard(message.close.session)
+        if kind == "open":
+            session, known = message.open.session, message.open.num_known_tokens
+            position = known - 1 if message.open.resume and session in self._held else 0
+            self._held.add(session)
+            answer = edge_pb2.SessionOpened(session=session, epoch=message.open.epoch, position=position)
+            answer.journal_begin = min(position, self._journal_begin)
+            yield Message(opened=answer)
+
+
 def silent(_: Message) -> Iterable[Message]:
     """Takes everything and says nothing."""
     return ()
@@ -44,13 +68,17 @@ def refusing(error: OsaiError) -> Script:
 
     def script(message: Message) -> Iterable[Message]:
         if message.WhichOneof("kind") == "open":
-            yield failed(message.open.session, error)
+            yield failed(message.open.session, error, message.open.epoch)
 
     return script
 
 
-def failed(session: int, error: OsaiError, epoch: int = 1) -> Message:
-    return Message(failed=edge_pb2.SessionFailed(session=session, epoch=epoch, error=error.to_proto()))
+def failed(session: int, error: OsaiError, epoch: int = 1, *, is_open: bool = False) -> Message:
+    return Message(failed=edge_pb2.SessionFailed(session=session, epoch=epoch, error=error.to_proto(), open=is_open))
+
+
+def progress(session: int, position: int, epoch: int = 1) -> Message:
+    return Message(progress=edge_pb2.SessionProgress(session=session, epoch=epoch, position=position))
 
 
 def tokens(session: int, *token_ids: int, first: int = 0, finish: str | None = None, epoch: int = 1) -> Message:

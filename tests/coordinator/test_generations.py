@@ -9,7 +9,7 @@ import pytest
 from coordinator.builders import MODEL
 from coordinator.fake_stage import FakeStage, failed, refusing, silent, stages, tokens
 from coordinator.world import REQUEST, all_closed, collected, dead_stage, failure, three, world
-from osai.coordinator.api import Chunk, Finished, GenerationRequest, Started
+from osai.coordinator.api import Chunk, Finished, GenerationRequest, Started, Waiting
 from osai.coordinator.session import SupervisionConfig
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import (
@@ -113,8 +113,9 @@ async def test_the_last_token_closes_the_stages_whoever_stops_reading_at_it(toke
             await all_closed(members, session)
 
 
-async def test_a_stage_that_dies_ends_the_session_at_once(tokenizer: Tokenizer) -> None:
-    async with three(tokenizer) as (it, members), aclosing(it.generations.generate(REQUEST)) as events:
+async def test_a_stage_that_dies_ends_the_session_where_nobody_takes_its_place(tokenizer: Tokenizer) -> None:
+    config = SupervisionConfig(coverage_wait_s=0.3)
+    async with three(tokenizer, config) as (it, members), aclosing(it.generations.generate(REQUEST)) as events:
         head, middle, tail = members
         await anext(events)
         session = (await head.got("frames")).frames.frames[0].session
@@ -123,11 +124,14 @@ async def test_a_stage_that_dies_ends_the_session_at_once(tokenizer: Tokenizer) 
         assert isinstance(await anext(events), Chunk)
         began_s = time.monotonic()
         await middle.die()
-        with pytest.raises(UnavailableError) as caught:
-            await anext(events)
+        waiting = await anext(events)
+        assert isinstance(waiting, Waiting)
+        assert "layers 2:4 of me/small have no ready node" in waiting.reason
         assert time.monotonic() - began_s < SOON_S
-        assert type(caught.value) is UnavailableError
-        assert caught.value.message == "node middle was lost after 2 tokens; try again"
+        with pytest.raises(NotCoveredError) as caught:
+            await anext(events)
+        assert 0.3 <= time.monotonic() - began_s < SOON_S
+        assert "node middle was lost; waited for 0.3 s; 2 tokens were generated" in caught.value.message
         assert caught.value.subject == "middle"
         await all_closed([head, tail], session)
         assert it.swarm.get("middle") is None  # until it says something new
@@ -136,7 +140,7 @@ async def test_a_stage_that_dies_ends_the_session_at_once(tokenizer: Tokenizer) 
 
 async def test_a_dead_stage_is_not_dialled_again_to_be_closed(tokenizer: Tokenizer) -> None:
     """It used to be, and the failure of that second link took a node that had come back meanwhile for lost."""
-    async with three(tokenizer) as (it, members):
+    async with three(tokenizer, SupervisionConfig(coverage_wait_s=0.2)) as (it, members):
         running = asyncio.create_task(failure(it))
         await members[0].got("frames")
         await members[1].die()
@@ -299,7 +303,10 @@ async def test_a_stage_that_does_not_open_in_time_is_named(tokenizer: Tokenizer)
 
 @pytest.mark.parametrize(
     ("num_tokens", "config"),
-    [(0, SupervisionConfig(first_token_s=0.2, prompt_token_s=0.0)), (2, SupervisionConfig(next_token_s=0.2))],
+    [
+        (0, SupervisionConfig(first_token_s=0.2, next_token_s=0.2, prompt_token_s=0.0, max_nudges=1)),
+        (2, SupervisionConfig(next_token_s=0.2, unmeasured_token_s=0.2, max_nudges=1)),
+    ],
 )
 async def test_silence_ends_the_session(tokenizer: Tokenizer, num_tokens: int, config: SupervisionConfig) -> None:
     async with three(tokenizer, config) as (it, members):

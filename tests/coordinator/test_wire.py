@@ -1,7 +1,6 @@
 """The coordinator's side of the edge and of records: what is written is read back, what is wrong is refused."""
 
 import math
-import struct
 from contextlib import suppress
 from typing import Any
 
@@ -10,13 +9,10 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.builders import stage
-from osai.coordinator.plan import GenerationPlan
-from osai.coordinator.session import TokenEvent
+from osai.coordinator.session_actions import TokenEvent
 from osai.coordinator.swarm import NodeState, SpanState
-from osai.coordinator.wire import read_node, read_token, write_close, write_opens, write_prompt, write_sampling
+from osai.coordinator.wire import read_node, read_token, write_sampling
 from osai.core.errors import InvalidRequestError, PeerError
-from osai.core.frames import FrameShape, check_batch
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 from osai.proto import common_pb2, edge_pb2, record_pb2
@@ -110,50 +106,8 @@ def test_tokens_are_read_with_and_without_logprobs() -> None:
         assert told == TokenEvent(epoch=2, index=3, token_id=7, logprob=0.0, top=((7, -0.5), (8, -1.5)), finish=name)
 
 
-def test_each_stage_is_told_its_span_and_its_successor() -> None:
-    pipeline = (stage("a", 0, 2), stage("b", 2, 3), stage("c", 3, 6))
-    plan = GenerationPlan(prompt=(5, 6, 7), max_total_tokens=10, sampling=SAMPLING, stop_token_ids=(2, 3), stop=("x",),
-                          block_hashes=(b"a" * 16, b"b" * 16))  # fmt: skip
-    opens = [message.open for message in write_opens(2**64 - 1, 4, "m", b"digest", pipeline, plan)]
-    assert [(o.span.start, o.span.end, o.successor.node_id, o.successor.address) for o in opens] == [
-        (0, 2, "b", "b:1"),
-        (2, 3, "c", "c:1"),
-        (3, 6, "a", "a:1"),
-    ]
-    for each in opens:
-        assert (each.session, each.epoch, each.model_id, each.manifest_digest) == (2**64 - 1, 4, "m", b"digest")
-        assert (each.num_prompt_tokens, each.max_total_tokens) == (3, 10)
-        assert each.sampling == write_sampling(SAMPLING)
-        assert (list(each.block_hashes), each.num_stages) == ([b"a" * 16, b"b" * 16], 3)
-    assert [list(o.stop_token_ids) for o in opens] == [[], [], [2, 3]]
-    assert [list(o.prompt_token_ids) for o in opens] == [[], [], [5, 6, 7]]  # for the penalties
-
-
-def test_the_tail_gets_the_prompt_only_for_penalties() -> None:
-    plan = GenerationPlan(prompt=(5,), max_total_tokens=2, sampling=SamplingParams(), stop_token_ids=(), stop=())
-    (alone,) = write_opens(1, 1, "m", b"", (stage("a", 0, 6),), plan)
-    assert list(alone.open.prompt_token_ids) == []
-    assert alone.open.successor.node_id == "a"
-
-
 def test_sampling_crosses_whole() -> None:
     message = write_sampling(SAMPLING)
     read = {field.name: value for field, value in message.ListFields()}
     assert SamplingParams(**read) == SAMPLING
     assert not write_sampling(SamplingParams()).HasField("num_logprobs")
-
-
-@given(prompt=st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=20), data=st.data())
-def test_a_prompt_is_a_frame_that_the_head_takes(prompt: list[int], data: st.DataObject) -> None:
-    position = data.draw(st.integers(0, len(prompt) - 1))
-    batch = write_prompt(2**64 - 1, 3, prompt, position).frames
-    check_batch(batch, FrameShape(dtype=common_pb2.DTYPE_INT32, hidden_size=None))
-    (frame,) = batch.frames
-    count = len(prompt) - position
-    assert (frame.session, frame.epoch, frame.position, frame.count) == (2**64 - 1, 3, position, count)
-    assert list(struct.unpack(f"<{count}i", batch.data)) == prompt[position:]
-
-
-def test_a_close_names_its_session_and_its_blocks() -> None:
-    assert write_close(7).close == edge_pb2.CloseSession(session=7)
-    assert write_close(7, (b"a", b"b")).close == edge_pb2.CloseSession(session=7, block_hashes=[b"a", b"b"])

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -31,11 +32,21 @@ class World:
     swarm: Swarm
     sequence: int = 0
 
-    def announce(self, stage: FakeStage, start: int, end: int, *, free: int = 1000, step_time_s: float = 0.01) -> None:
+    def announce(
+        self,
+        stage: FakeStage,
+        start: int,
+        end: int,
+        *,
+        free: int = 1000,
+        step_time_s: float = 0.01,
+        **fields: Any,  # noqa: ANN401 - of a node
+    ) -> None:
         self.sequence += 1
         digest = self.served.manifest.digest
         found = span(start, end, manifest_digest=digest, num_free_kv_tokens=free, step_time_s=step_time_s)
-        self.swarm.heard(node(stage.node_id, found, address=stage.address, sequence=self.sequence), time.monotonic())
+        told = node(stage.node_id, found, address=stage.address, sequence=self.sequence, **fields)
+        self.swarm.heard(told, time.monotonic())
 
 
 def no_view() -> SwarmView:
@@ -44,22 +55,30 @@ def no_view() -> SwarmView:
 
 @asynccontextmanager
 async def world(
-    tokenizer: Tokenizer, config: SupervisionConfig | None = None, queue: QueueConfig | None = None
+    tokenizer: Tokenizer,
+    config: SupervisionConfig | None = None,
+    queue: QueueConfig | None = None,
+    *,
+    standby: bool = False,
 ) -> AsyncIterator[World]:
     served = model(tokenizer)
     swarm = Swarm()
-    generations = SwarmGenerations("c" * 32, Catalog([served]), swarm, no_view, config, queue)
+    generations = SwarmGenerations("c" * 32, Catalog([served]), swarm, no_view, config, queue, standby=standby)
     async with generations.links:
         yield World(served, generations, swarm)
 
 
 @asynccontextmanager
 async def three(
-    tokenizer: Tokenizer, config: SupervisionConfig | None = None, queue: QueueConfig | None = None
+    tokenizer: Tokenizer,
+    config: SupervisionConfig | None = None,
+    queue: QueueConfig | None = None,
+    *,
+    standby: bool = False,
 ) -> AsyncIterator[tuple[World, list[FakeStage]]]:
     """Three stages of two layers, which open every session."""
     members = [FakeStage(name) for name in ("head", "middle", "tail")]
-    async with stages(*members), world(tokenizer, config, queue) as it:
+    async with stages(*members), world(tokenizer, config, queue, standby=standby) as it:
         for i, member in enumerate(members):
             it.announce(member, 2 * i, 2 * i + 2)
         yield it, members

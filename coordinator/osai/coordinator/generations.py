@@ -2,39 +2,39 @@
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from osai.coordinator.admission import QueueConfig
-from osai.coordinator.api import GenerationEvent, GenerationRequest, StageView, Started, SwarmView
+from osai.coordinator.api import GenerationEvent, GenerationRequest, Rerouted, Resumption, SwarmView
 from osai.coordinator.catalog import Catalog, ServedModel
-from osai.coordinator.plan import GenerationPlan, plan_generation
-from osai.coordinator.routing import find_pipeline
-from osai.coordinator.session import Emit, End, SendPrompt, Session, SupervisionConfig
+from osai.coordinator.generation import Generation, new_number
+from osai.coordinator.plan import plan_generation
+from osai.coordinator.refusals import TRY_ELSEWHERE, Refusals
+from osai.coordinator.route_finder import RouteFinder
+from osai.coordinator.session import Session, SupervisionConfig
 from osai.coordinator.session_runner import Happening, SessionRunner, read_happenings
+from osai.coordinator.session_watch import SessionWatch
+from osai.coordinator.stage_links import StageLinks
 from osai.coordinator.swarm import Swarm
-from osai.coordinator.transcript import Transcript
 from osai.coordinator.waiting_room import WaitingRoom
-from osai.coordinator.wire import write_opens
-from osai.core.errors import (
-    AssignmentError,
-    InvalidRequestError,
-    OsaiError,
-    ResourceExhaustedError,
-    UnavailableError,
-)
+from osai.core.errors import InvalidRequestError, OsaiError, ResourceExhaustedError
 from osai.core.link_pool import LinkPool
 from osai.proto import edge_pb2
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3  # pipelines tried in a row until one opens: a record may outlive its node, or its KV, by some seconds
-# one node's trouble, not the request's; what one can never fit, a larger one may
-TRY_ELSEWHERE = (UnavailableError, ResourceExhaustedError, AssignmentError, InvalidRequestError)
+Events = AsyncGenerator[GenerationEvent, None]
 
-Refusals = dict[str, OsaiError]  # node id -> why it could not open the session
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recoveries:
+    """Times that sessions went on over another pipeline, and for how long they paused for it in all."""
+
+    num_recoveries: int = 0
+    pause_s: float = 0.0
 
 
 class SwarmGenerations:
@@ -43,6 +43,7 @@ class SwarmGenerations:
     Args:
         view: gives the swarm as front doors show it.
         queue: bounds of each model's queue for KV.
+        standby: let another node follow each stage of a session, where there is one.
     """
 
     def __init__(
@@ -53,15 +54,21 @@ class SwarmGenerations:
         view: Callable[[], SwarmView],
         config: SupervisionConfig | None = None,
         queue: QueueConfig | None = None,
+        *,
+        standby: bool = False,
     ) -> None:
         self._catalog = catalog
         self._swarm = swarm
         self._view = view
         self._config = config or SupervisionConfig()
+        self._standby = standby
         queue = queue or QueueConfig()
         self._rooms = {model.model_id: WaitingRoom(model.model_id, queue) for model in catalog.models}
         self._running: dict[int, SessionRunner] = {}
+        self.recoveries = Recoveries()
         self.links = LinkPool(coordinator_id, self._heard, self._lost)
+        self._stages = StageLinks(self.links)
+        self._watch = SessionWatch(self._running, swarm, self._stages)
 
     def swarm(self) -> SwarmView:
         """The swarm as it is now."""
@@ -71,16 +78,41 @@ class SwarmGenerations:
         """Requests for a model that wait for KV."""
         return self._rooms[model_id].num_queued
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+    def swarm_changed(self) -> None:
+        """A node has come, or serves something else: sessions that wait for a pipeline look again at once."""
+        for runner in self._running.values():
+            runner.happened(lambda session, now_s: session.swarm_changed(now_s))
+
+    async def generate(self, request: GenerationRequest) -> Events:
         """See osai.coordinator.api.Generations."""
         started_s = time.monotonic()
         model = self._catalog.get(request.model_id)
         plan = await asyncio.to_thread(lambda: plan_generation(request, model.encode(request.prompt), model.facts))
+        generation = Generation(
+            model,
+            plan,
+            routes=RouteFinder(model, plan, self._swarm, self._sessions_by_node),
+            stages=self._stages,
+            running=self._running,
+            on_rerouted=self._rerouted,
+        )
+        self._watch.start()
+        running = (
+            self._admitted(generation, model, started_s)
+            if request.resume is None
+            else self._resumed(generation, model, request.resume, started_s)
+        )
+        async with aclosing(running) as events:
+            async for event in events:
+                yield event
+
+    async def _admitted(self, generation: Generation, model: ServedModel, started_s: float) -> Events:
+        """A new session, as soon as there is room for it."""
         with self._rooms[model.model_id].place() as place:
             while True:
                 await place.turn()
                 try:
-                    async with aclosing(self._try(model, plan, started_s)) as events:
+                    async with aclosing(self._try(generation, started_s)) as events:
                         async for event in events:
                             place.admitted()
                             yield event
@@ -91,19 +123,47 @@ class SwarmGenerations:
                 else:
                     return
 
-    async def _try(
-        self, model: ServedModel, plan: GenerationPlan, started_s: float
-    ) -> AsyncGenerator[GenerationEvent, None]:
-        """One generation on the first pipeline that opens.
+    async def _resumed(
+        self, generation: Generation, model: ServedModel, resume: Resumption, started_s: float
+    ) -> Events:
+        """A session that another coordinator ran, or this one before it was restarted: it had its place already.
+
+        Raises:
+            InvalidRequestError: if a token that the client has is not in the model's vocabulary.
+            ContextExceededError: if it has more than the generation may have.
+        """
+        vocab_size = model.facts.vocab_size
+        if wrong := [token.token_id for token in resume.tokens if not 0 <= token.token_id < vocab_size]:
+            raise InvalidRequestError(f"known token {wrong[0]} is not in the model's vocabulary of {vocab_size}")
+        session = Session(
+            resume.pipeline,
+            len(generation.plan.prompt),
+            self._config,
+            time.monotonic(),
+            num_tokens=len(resume.tokens),
+            attempt=resume.attempt,
+            with_standbys=self._standby,
+        )
+        with self._rooms[model.model_id].place() as place:
+            place.admitted()
+            async with aclosing(generation.run(session, resume.session, started_s, resume.tokens)) as events:
+                async for event in events:
+                    yield event
+
+    async def _try(self, generation: Generation, started_s: float) -> Events:
+        """A new session on the first pipeline that opens.
 
         Raises:
             ResourceExhaustedError: before the first event, if one would open once it had KV.
         """
-        refusals: Refusals = {}
-        while pipeline := self._next_pipeline(model, plan, refusals):
+        refusals = Refusals()
+        while pipeline := refusals.next_pipeline(generation.routes):
+            session = Session(
+                pipeline, len(generation.plan.prompt), self._config, time.monotonic(), with_standbys=self._standby
+            )
             begun = False
             try:
-                async with aclosing(self._attempt(model, plan, pipeline, started_s)) as events:
+                async with aclosing(generation.run(session, new_number(), started_s)) as events:
                     async for event in events:
                         begun = True
                         yield event
@@ -111,60 +171,24 @@ class SwarmGenerations:
                 if begun or all(stage.node_id != e.subject for stage in pipeline):
                     raise
                 log.info("session refused by %s: %s", e.subject, e)
-                refusals[e.subject] = e
+                refusals.add(e)
             else:
                 return
-        raise _telling(refusals)
-
-    def _next_pipeline(
-        self, model: ServedModel, plan: GenerationPlan, refusals: Refusals
-    ) -> tuple[StageView, ...] | None:
-        if len(refusals) == MAX_ATTEMPTS:
-            return None
-        return find_pipeline(
-            self._swarm.nodes, model, plan.max_total_tokens, sessions=self._sessions_by_node(), avoid=refusals
-        )
-
-    async def _attempt(
-        self, model: ServedModel, plan: GenerationPlan, pipeline: tuple[StageView, ...], started_s: float
-    ) -> AsyncGenerator[GenerationEvent, None]:
-        """One session on one pipeline; an error before the first event names the stage to avoid."""
-        runner = self._make_runner(model, plan, pipeline)
-        transcript = Transcript(model.tokenizer, plan, started_s)
-        self._running[runner.number] = runner
-        try:
-            async with aclosing(runner.run()) as happenings:
-                async for happening in happenings:
-                    match happening:
-                        case SendPrompt():
-                            yield _started(runner, model, plan)
-                        case Emit():
-                            chunk = transcript.add(happening.token, time.monotonic())
-                            if transcript.stopped:
-                                await happenings.aclose()  # before the client takes its time with the chunk
-                                yield chunk
-                                yield transcript.finished("stop")
-                                return
-                            yield chunk
-                        case End(error=None):
-                            yield transcript.finished(happening.reason)
-                        case End(error=OsaiError() as error):
-                            raise error
-        finally:
-            del self._running[runner.number]
-
-    def _make_runner(self, model: ServedModel, plan: GenerationPlan, pipeline: tuple[StageView, ...]) -> SessionRunner:
-        session = Session(pipeline, len(plan.prompt), self._config, time.monotonic())
-        number = secrets.randbits(64)
-        opens = write_opens(number, session.epoch, model.model_id, model.manifest.digest, pipeline, plan)
-        return SessionRunner(number, session, self.links, opens, plan)
+        raise refusals.verdict()
 
     def _sessions_by_node(self) -> dict[str, int]:
         counts: dict[str, int] = {}
         for runner in self._running.values():
-            for stage in runner.session.pipeline:
-                counts[stage.node_id] = counts.get(stage.node_id, 0) + 1
+            for node_id in runner.session.nodes:
+                counts[node_id] = counts.get(node_id, 0) + 1
         return counts
+
+    def _rerouted(self, rerouted: Rerouted) -> None:
+        log.info("a session goes on elsewhere after %.3f s: %s", rerouted.pause_s, rerouted.reason)
+        so_far = self.recoveries
+        self.recoveries = Recoveries(
+            num_recoveries=so_far.num_recoveries + 1, pause_s=so_far.pause_s + rerouted.pause_s
+        )
 
     def _heard(self, node_id: str, message: edge_pb2.LinkMessage) -> None:
         for number, happening in read_happenings(node_id, message):
@@ -176,22 +200,6 @@ class SwarmGenerations:
 
     def _lost(self, node_id: str, reason: OsaiError) -> None:
         self._swarm.lost(node_id, time.monotonic())
-        for number in self._running:
-            self._tell(number, lambda session, _: session.lost(node_id, reason))
-
-
-def _started(runner: SessionRunner, model: ServedModel, plan: GenerationPlan) -> Started:
-    return Started(
-        session_id=f"{runner.number:016x}",
-        model_id=model.model_id,
-        num_prompt_tokens=len(plan.prompt),
-        seed=plan.sampling.seed,
-        pipeline=runner.session.pipeline,
-        num_cached_tokens=runner.session.num_cached_tokens,
-    )
-
-
-def _telling(refusals: Refusals) -> OsaiError:
-    """The refusal to act on: want of KV passes, so it goes before what does not."""
-    errors = list(refusals.values())
-    return next((error for error in errors if isinstance(error, ResourceExhaustedError)), errors[-1])
+        self._watch.start()
+        for runner in self._running.values():
+            runner.happened(lambda session, now_s: session.lost(node_id, reason, now_s))

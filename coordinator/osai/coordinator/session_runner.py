@@ -1,72 +1,89 @@
 """Carries out one session's actions on the links to its stages."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from dataclasses import replace
 
-from osai.coordinator.api import StageView
-from osai.coordinator.plan import GenerationPlan
-from osai.coordinator.session import Action, Close, Emit, End, Open, SendPrompt, Session, TokenEvent
-from osai.coordinator.wire import read_token, write_close, write_prompt
+from osai.coordinator.api import Rerouted, StageView, Waiting
+from osai.coordinator.session import Session
+from osai.coordinator.session_actions import (
+    Action,
+    Begin,
+    Close,
+    Emit,
+    End,
+    FindPipeline,
+    FindStandby,
+    Follow,
+    Found,
+    Open,
+    OpenFollower,
+    OpenKind,
+    Resume,
+    SendIds,
+)
+from osai.coordinator.session_wire import SessionWriter, read_opened
+from osai.coordinator.surroundings import Surroundings
+from osai.coordinator.wire import read_token
 from osai.core.errors import OsaiError, from_proto
-from osai.core.link_pool import LinkPool
 from osai.core.prefix import block_hashes
 from osai.proto import edge_pb2
 
 Happening = Callable[[Session, float], list[Action]]
+Told = Begin | Emit | Rerouted | Waiting | End  # what the session's client is to know
 
 
 class SessionRunner:
     """The shell of one session. What happens to it comes in through `happened`, from any callback of the loop.
 
     Args:
-        number: the session's number on every edge.
         session: decides.
-        links: to the stages.
-        opens: one OpenSession a stage, in order.
-        plan: what is generated.
+        writer: writes its messages, under its number.
+        surroundings: finds pipelines, and takes the messages.
+        generated: ids of the tokens that are known as it is resumed.
     """
 
     def __init__(
-        self,
-        number: int,
-        session: Session,
-        links: LinkPool,
-        opens: list[edge_pb2.LinkMessage],
-        plan: GenerationPlan,
+        self, session: Session, writer: SessionWriter, surroundings: Surroundings, generated: Iterable[int] = ()
     ) -> None:
-        self.number = number
         self.session = session
-        self._links = links
-        self._opens = opens
-        self._plan = plan
-        self._generated: list[int] = []
+        self._writer = writer
+        self._surroundings = surroundings
+        self._known = [*writer.plan.prompt, *generated]
         self._inbox: asyncio.Queue[Happening] = asyncio.Queue()
+        self.was_watched = False  # it was told of a node of its own that is slow, stuck or about to leave
+
+    @property
+    def model_id(self) -> str:
+        """The model that it runs on."""
+        return self._writer.model_id
+
+    @property
+    def number(self) -> int:
+        """The session's number on every edge."""
+        return self._writer.number
 
     def happened(self, happening: Happening) -> None:
         """Something happened to the session; `happening` applies it."""
         self._inbox.put_nowait(happening)
 
-    async def run(self) -> AsyncGenerator[SendPrompt | Emit | End, None]:
-        """Run the session; yields what its client is to know: SendPrompt once it is open, Emit for each token, End.
+    async def run(self) -> AsyncGenerator[Told, None]:
+        """Run the session; yields what its client is to know, the End at last.
 
         Closing the generator closes the session on every stage.
         """
         actions = self.session.start()
         try:
             while True:
-                for action in actions:
-                    self._perform(action)  # all of them, before the client takes its time with the first
-                for action in actions:
-                    if isinstance(action, SendPrompt | Emit | End):
-                        yield action
-                    if isinstance(action, End):
+                for told in self._carry_out(actions):  # everything, before the client takes its time with the first
+                    yield told
+                    if isinstance(told, End):
                         return
                 actions = await self._next()
         finally:  # also where the client has gone: no stage may keep its KV
-            for action in self.session.cancel():
-                self._perform(action)
+            self._carry_out(self.session.cancel())
 
     async def _next(self) -> list[Action]:
         try:
@@ -76,37 +93,65 @@ class SessionRunner:
             return self.session.tick(time.monotonic())
         return happening(self.session, time.monotonic())
 
+    def _carry_out(self, actions: list[Action]) -> list[Told]:
+        told: list[Told] = []
+        pending = deque(actions)
+        while pending:
+            action = pending.popleft()
+            if isinstance(action, Begin | Emit | Rerouted | Waiting | End):
+                told.append(action)
+            if isinstance(action, FindPipeline | FindStandby):
+                pending.extendleft(reversed(self._find(action)))
+            else:
+                self._perform(action)
+        return told
+
+    def _find(self, action: FindPipeline | FindStandby) -> list[Action]:
+        now_s = time.monotonic()
+        if isinstance(action, FindStandby):
+            return self.session.standby_found(action.stage, self._surroundings.find_standby(action), now_s)
+        found = self._surroundings.find_pipeline(action)
+        if isinstance(found, Found):
+            return self.session.pipeline_found(found, now_s)
+        return self.session.no_pipeline(found, now_s)
+
     def _perform(self, action: Action) -> None:
         match action:
             case Open():
-                for stage, message in zip(self.session.pipeline, self._opens, strict=True):
-                    self._send(stage, message)
-            case SendPrompt():
-                prompt = write_prompt(self.number, self.session.epoch, self._plan.prompt, action.position)
-                self._send(self.session.pipeline[0], prompt)
+                self._open(action)
+            case OpenFollower():
+                self._send(action.follower, self._writer.open_follower(action, self._known))
+            case Resume():
+                self._send(action.stage, self._writer.resume(action))
+            case Follow():
+                self._send(action.stage, self._writer.follow(action))
+            case SendIds():
+                self._send(action.stage, self._writer.ids(action, self._known))
             case Emit():
-                self._generated.append(action.token.token_id)
+                self._known.append(action.token.token_id)
             case Close():
-                self._close(self._computed_blocks() if action.keep_kv else ())
+                self._close(action)
+
+    def _open(self, action: Open) -> None:
+        if action.kind is OpenKind.RESTART:
+            self._writer = replace(self._writer, number=self._surroundings.renumber(self.number))
+        for stage, message in zip(action.pipeline, self._writer.opens(action, self._known), strict=True):
+            self._send(stage, message)
 
     def _send(self, stage: StageView, message: edge_pb2.LinkMessage) -> None:
         try:
-            self._links.wire(stage.node_id, stage.address).send(message)
+            self._surroundings.send(stage, message)
         except OsaiError as e:
             error = e
-            self.happened(lambda session, _: session.lost(stage.node_id, error))
+            self.happened(lambda session, now_s: session.lost(stage.node_id, error, now_s))
 
-    def _computed_blocks(self) -> tuple[bytes, ...]:
-        """Hashes of the session's full blocks: all but its last token were inputs, so that their KV is there."""
-        return block_hashes((*self._plan.prompt, *self._generated[:-1]), known=self._plan.block_hashes)
-
-    def _close(self, hashes: tuple[bytes, ...]) -> None:
-        message = write_close(self.number, hashes)
-        for stage in self.session.pipeline:
-            # a stage whose link is down has closed the session already: it is not dialled for this
-            if (wire := self._links.held(stage.node_id, stage.address)) is not None:
-                with contextlib.suppress(OsaiError):
-                    wire.send(message)
+    def _close(self, action: Close) -> None:
+        hashes: tuple[bytes, ...] = ()
+        if action.keep_kv:  # all but the last token were inputs, so that their KV is there
+            computed = self._known[:-1] if self.session.num_tokens else self._known
+            hashes = block_hashes(computed, known=self._writer.plan.block_hashes)
+        for stage in action.stages:
+            self._surroundings.close(stage, self._writer.close(action.epoch, hashes))
 
 
 def read_happenings(node_id: str, message: edge_pb2.LinkMessage) -> Iterator[tuple[int, Happening]]:
@@ -114,23 +159,28 @@ def read_happenings(node_id: str, message: edge_pb2.LinkMessage) -> Iterator[tup
     match message.WhichOneof("kind"):
         case "tokens":
             for token in message.tokens.tokens:
-                yield token.session, _drawn(node_id, read_token(token))
+                yield token.session, _drawn(node_id, token)
         case "opened":
-            yield message.opened.session, _opened(node_id, message.opened)
+            opened = read_opened(message.opened)
+            yield message.opened.session, lambda session, now_s: session.opened(node_id, opened, now_s)
+        case "progress":
+            yield message.progress.session, _progressed(node_id, message.progress)
         case "failed":
-            error = from_proto(message.failed.error)
-            error.subject = error.subject or node_id
-            yield message.failed.session, _failed(node_id, message.failed.epoch, error)
+            yield message.failed.session, _failed(node_id, message.failed)
 
 
-def _drawn(node_id: str, token: TokenEvent) -> Happening:
+def _drawn(node_id: str, message: edge_pb2.Token) -> Happening:
+    token = read_token(message)
     return lambda session, now_s: session.token(node_id, token, now_s)
 
 
-def _opened(node_id: str, message: edge_pb2.SessionOpened) -> Happening:
-    epoch, num_cached_tokens = message.epoch, message.num_cached_tokens
-    return lambda session, now_s: session.opened(node_id, epoch, now_s, num_cached_tokens)
+def _progressed(node_id: str, message: edge_pb2.SessionProgress) -> Happening:
+    epoch, position = message.epoch, message.position
+    return lambda session, _: session.progressed(node_id, epoch, position)
 
 
-def _failed(node_id: str, epoch: int, error: OsaiError) -> Happening:
-    return lambda session, _: session.failed(node_id, epoch, error)
+def _failed(node_id: str, message: edge_pb2.SessionFailed) -> Happening:
+    epoch, is_open = message.epoch, message.open
+    error = from_proto(message.error)
+    error.subject = error.subject or node_id
+    return lambda session, now_s: session.failed(node_id, epoch, error, now_s, is_open=is_open)

@@ -1,17 +1,17 @@
 """Between the wire's messages and the coordinator's own data: protobuf stays here, at the edge."""
 
 import math
-import struct
-from collections.abc import Sequence
 
 from osai.coordinator.api import StageView
-from osai.coordinator.plan import GenerationPlan
-from osai.coordinator.session import TokenEvent
+from osai.coordinator.session_actions import TokenEvent
 from osai.coordinator.swarm import NodeState, SpanState
 from osai.core.errors import PeerError
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 from osai.proto import common_pb2, edge_pb2, record_pb2
+
+MAX_DELAYS = 64  # in a record; nodes measure those to 16 peers
+MAX_DELAY_S = 60.0  # what is longer is no worse: bounds what a record can claim
 
 _FINISH = {common_pb2.FINISH_REASON_STOP: "stop", common_pb2.FINISH_REASON_LENGTH: "length"}
 
@@ -44,12 +44,24 @@ def read_node(record: record_pb2.NodeRecord) -> NodeState:
         sequence=record.sequence,
         num_sessions=record.num_sessions,
         started_at_s=record.started_at_s,
+        protocol_version=max(record.protocol_version, 1),
+        delays=_read_delays(record),
     )
 
 
+def _read_delays(record: record_pb2.NodeRecord) -> dict[str, float]:
+    if len(record.delays) > MAX_DELAYS:
+        raise PeerError(f"node {record.node_id} names {len(record.delays)} delays; at most {MAX_DELAYS} are taken")
+    for delay in record.delays:
+        if not 0 <= delay.delay_s < math.inf:
+            raise PeerError(f"node {record.node_id} is said to be {delay.delay_s} s from {delay.node_id}")
+    return {delay.node_id: min(delay.delay_s, MAX_DELAY_S) for delay in record.delays}
+
+
 def _read_span(span: record_pb2.SpanRecord) -> SpanState:
-    if not 0 <= span.step_time_s < math.inf:  # also NaN: it would win every comparison of costs
-        raise PeerError(f"a step of {span.model_id} is said to take {span.step_time_s} s")
+    for time_s in (span.step_time_s, span.recent_step_s, span.step_in_hand_s):
+        if not 0 <= time_s < math.inf:  # also NaN: it would win every comparison of costs
+            raise PeerError(f"a step of {span.model_id} is said to take {time_s} s")
     return SpanState(
         model_id=span.model_id,
         layers=LayerRange(span.span.start, span.span.end),
@@ -60,6 +72,9 @@ def _read_span(span: record_pb2.SpanRecord) -> SpanState:
         num_free_kv_tokens=span.num_free_kv_tokens,
         step_time_s=span.step_time_s,
         failure=span.failure,
+        recent_step_s=span.recent_step_s,
+        step_in_hand_s=span.step_in_hand_s,
+        num_waiting_rows=span.num_waiting_rows,
     )
 
 
@@ -95,45 +110,3 @@ def write_stage(stage: StageView) -> common_pb2.Stage:
     """A stage of a pipeline."""
     span = common_pb2.LayerRange(start=stage.span.start, end=stage.span.end)
     return common_pb2.Stage(node_id=stage.node_id, address=stage.address, span=span)
-
-
-def write_opens(
-    session: int, epoch: int, model_id: str, digest: bytes, pipeline: Sequence[StageView], plan: GenerationPlan
-) -> list[edge_pb2.LinkMessage]:
-    """One OpenSession a stage, in order; the tail's successor is the head."""
-    messages = []
-    for i, stage in enumerate(pipeline):
-        successor = pipeline[(i + 1) % len(pipeline)]
-        opened = edge_pb2.OpenSession(
-            session=session,
-            epoch=epoch,
-            model_id=model_id,
-            span=common_pb2.LayerRange(start=stage.span.start, end=stage.span.end),
-            successor=write_stage(successor),
-            num_prompt_tokens=len(plan.prompt),
-            max_total_tokens=plan.max_total_tokens,
-            sampling=write_sampling(plan.sampling),
-            manifest_digest=digest,
-            block_hashes=plan.block_hashes,
-            num_stages=len(pipeline),
-        )
-        if i == len(pipeline) - 1:
-            opened.stop_token_ids.extend(plan.stop_token_ids)
-            if plan.sampling.needs_history:
-                opened.prompt_token_ids.extend(plan.prompt)
-        messages.append(edge_pb2.LinkMessage(open=opened))
-    return messages
-
-
-def write_prompt(session: int, epoch: int, prompt: Sequence[int], position: int) -> edge_pb2.LinkMessage:
-    """The prompt's token ids from `position` on, for the head."""
-    count = len(prompt) - position
-    frame = edge_pb2.Frame(session=session, epoch=epoch, position=position, count=count)
-    data = struct.pack(f"<{count}i", *prompt[position:])
-    batch = edge_pb2.FrameBatch(frames=[frame], dtype=common_pb2.DTYPE_INT32, shape=[count], data=data)
-    return edge_pb2.LinkMessage(frames=batch)
-
-
-def write_close(session: int, block_hashes: Sequence[bytes] = ()) -> edge_pb2.LinkMessage:
-    """The end of a session, for every stage; `block_hashes` name the KV that may serve later sessions."""
-    return edge_pb2.LinkMessage(close=edge_pb2.CloseSession(session=session, block_hashes=block_hashes))
