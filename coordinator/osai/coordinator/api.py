@@ -112,7 +112,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rerouted:
-    """The session goes on over another pipeline, indices where they were. `pause_s`: from the loss until it is set up."""
+    """The session goes on over another pipeline, indices where they were; `pause_s` from the loss until then."""
 
     pipeline: tuple[StageView, ...]
     reason: str

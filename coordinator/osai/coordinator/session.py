@@ -5,7 +5,6 @@ A session runs in epochs. One begins with Open; when every stage has said where 
 whatever promises to go better elsewhere, leads to the next epoch: look for a pipeline, open, go on.
 """
 
-from enum import Enum
 from math import inf
 
 from osai.coordinator import setbacks
@@ -13,36 +12,15 @@ from osai.coordinator.api import Rerouted, StageView, Waiting
 from osai.coordinator.detours import Detours
 from osai.coordinator.epochs import Epochs
 from osai.coordinator.moves import Moves
-from osai.coordinator.session_actions import (
-    Action,
-    Begin,
-    Emit,
-    End,
-    Found,
-    Opened,
-    OpenKind,
-    TokenEvent,
-)
+from osai.coordinator.session_actions import Action, Begin, Emit, End, Found, Opened, OpenKind, TokenEvent
+from osai.coordinator.session_phase import Phase
 from osai.coordinator.setbacks import NOBODY, Setback
 from osai.coordinator.supervision_config import SupervisionConfig
 from osai.coordinator.token_pace import TokenPace
 from osai.coordinator.trouble import Trouble, is_hopeless
-from osai.core.errors import (
-    CancelledError,
-    NotCoveredError,
-    OsaiError,
-    PeerError,
-    UnavailableError,
-)
+from osai.core.errors import CancelledError, NotCoveredError, OsaiError, PeerError, UnavailableError
 
 __all__ = ["Session", "SupervisionConfig", "TokenEvent"]
-
-
-class _Phase(Enum):
-    OPENING = "opening"  # stages are to say that they are open
-    RUNNING = "running"
-    LOOKING = "looking"  # for a pipeline
-    OVER = "over"
 
 
 class Session:
@@ -78,7 +56,7 @@ class Session:
         self._trouble = Trouble(config)
         self._pace = TokenPace(config)
         self._moves = Moves(config, self._epochs, self._detours, with_standbys=with_standbys)
-        self._phase = _Phase.LOOKING
+        self._phase = Phase.LOOKING
         self._has_begun = False  # the client knows of it
         self._now_s = now_s
         self._due_s = inf
@@ -106,7 +84,7 @@ class Session:
     @property
     def deadline_s(self) -> float:
         """When `tick` is due."""
-        return min(self._due_s, self._moves.due_s if self._phase is _Phase.RUNNING else inf)
+        return min(self._due_s, self._moves.due_s if self._phase is Phase.RUNNING else inf)
 
     def start(self) -> list[Action]:
         """Begin."""
@@ -118,12 +96,12 @@ class Session:
 
     def opened(self, node_id: str, answer: Opened, now_s: float) -> list[Action]:
         """A stage or a follower has set the session up."""
-        if self._phase is _Phase.OVER or answer.epoch != self.epoch:
+        if self._phase is Phase.OVER or answer.epoch != self.epoch:
             return []
         if node_id in self._epochs.standbys:
-            return self._epochs.follower_opened(node_id, answer) if self._phase is _Phase.RUNNING else []
+            return self._epochs.follower_opened(node_id, answer) if self._phase is Phase.RUNNING else []
         stage = self._epochs.stage(node_id)
-        if self._phase is not _Phase.OPENING or stage is None or node_id not in self._epochs.waiting:
+        if self._phase is not Phase.OPENING or stage is None or node_id not in self._epochs.waiting:
             return []
         try:
             self._epochs.opened(node_id, answer)
@@ -135,7 +113,7 @@ class Session:
 
     def token(self, node_id: str, token: TokenEvent, now_s: float) -> list[Action]:
         """A token has come; only the tail's count, while its epoch lasts."""
-        if self._phase is _Phase.OVER or token.epoch != self.epoch or node_id != self.pipeline[-1].node_id:
+        if self._phase is Phase.OVER or token.epoch != self.epoch or node_id != self.pipeline[-1].node_id:
             return []
         token = self._epochs.counted(token)
         if self._epochs.runs and token.index < self.num_tokens:
@@ -156,7 +134,7 @@ class Session:
         self, node_id: str, epoch: int, error: OsaiError, now_s: float, *, is_open: bool = False
     ) -> list[Action]:
         """A node says that it can't go on as it is; `is_open`: it keeps its KV and journal for another epoch."""
-        if self._phase is _Phase.OVER or epoch != self.epoch:
+        if self._phase is Phase.OVER or epoch != self.epoch:
             return []
         if node_id in self._epochs.standbys:
             return self._lose_follower(node_id, now_s)
@@ -174,7 +152,7 @@ class Session:
 
     def lost(self, node_id: str, reason: OsaiError, now_s: float) -> list[Action]:
         """The link to a node broke."""
-        if self._phase is _Phase.OVER:
+        if self._phase is Phase.OVER:
             return []
         if node_id in self._epochs.standbys:
             return self._lose_follower(node_id, now_s)
@@ -188,14 +166,14 @@ class Session:
 
     def pipeline_found(self, found: Found, now_s: float) -> list[Action]:
         """The answer to FindPipeline."""
-        if self._phase is _Phase.RUNNING and found.resumable and self._moves.is_better(found.pipeline):
+        if self._phase is Phase.RUNNING and found.resumable and self._moves.is_better(found.pipeline):
             self._trouble.began(self._moves.reason, now_s)
             return self._open(found, now_s)
-        return self._open(found, now_s) if self._phase is _Phase.LOOKING else []
+        return self._open(found, now_s) if self._phase is Phase.LOOKING else []
 
     def no_pipeline(self, gap: NotCoveredError | None, now_s: float) -> list[Action]:
         """The answer to FindPipeline where there is none; `gap`: what the swarm lacks, whatever is avoided."""
-        if self._phase is not _Phase.LOOKING:
+        if self._phase is not Phase.LOOKING:
             return []
         if self._detours.forgive_edges(now_s):
             return self._moves.look(now_s)
@@ -209,17 +187,17 @@ class Session:
 
     def standby_found(self, stage: StageView, view: StageView | None, now_s: float) -> list[Action]:
         """The answer to FindStandby."""
-        if self._phase is not _Phase.RUNNING or stage not in self.pipeline:
+        if self._phase is not Phase.RUNNING or stage not in self.pipeline:
             return []
         return self._moves.standby_found(stage, view, now_s)
 
     def swarm_changed(self, now_s: float) -> list[Action]:
         """Nodes have come or gone: perhaps there is a pipeline now."""
-        return self._moves.look(now_s) if self._phase is _Phase.LOOKING else []
+        return self._moves.look(now_s) if self._phase is Phase.LOOKING else []
 
     def watched(self, suspects: frozenset[str], draining: frozenset[str], now_s: float) -> list[Action]:
         """Nodes that are slow or stuck, and such as are about to leave."""
-        if self._phase is not _Phase.RUNNING:
+        if self._phase is not Phase.RUNNING:
             return []
         nodes = self._epochs.stage_nodes
         return self._moves.watched(nodes & suspects, nodes & draining, now_s)
@@ -227,7 +205,7 @@ class Session:
     def cancel(self) -> list[Action]:
         """Nobody wants more: the client has gone, or a stop string has come."""
         end = End(error=CancelledError("the client cancelled the generation"))
-        return self._end(end, keep_kv=self._phase is _Phase.RUNNING)
+        return self._end(end, keep_kv=self._phase is Phase.RUNNING)
 
     def tick(self, now_s: float) -> list[Action]:
         """Time passes."""
@@ -236,21 +214,21 @@ class Session:
         if now_s < self._due_s:
             return self._moves.find_standbys(now_s)
         match self._phase:
-            case _Phase.OPENING:
+            case Phase.OPENING:
                 return self._not_opened(now_s)
-            case _Phase.RUNNING:
+            case Phase.RUNNING:
                 return self._nudge(now_s)
-        return self._moves.look(now_s) if self._phase is _Phase.LOOKING else []
+        return self._moves.look(now_s) if self._phase is Phase.LOOKING else []
 
     def _drawn(self, token: TokenEvent, now_s: float) -> list[Action]:
         """The next token."""
         self.num_tokens += 1
         fed = self._epochs.token()
         if token.finish is not None:
-            return [Emit(token), *self._end(End(reason=token.finish), keep_kv=self._phase is _Phase.RUNNING)]
+            return [Emit(token), *self._end(End(reason=token.finish), keep_kv=self._phase is Phase.RUNNING)]
         self._detours.progress()
         self._trouble.progress()
-        if self._phase is not _Phase.RUNNING:
+        if self._phase is not Phase.RUNNING:
             return [Emit(token)]  # it was on its way when another stage was lost
         self._due_s = self._pace.token(now_s)
         return [Emit(token), *fed, *self._moves.find_standbys(now_s)]
@@ -261,13 +239,13 @@ class Session:
         kind = OpenKind.NEW if is_new else OpenKind.RESUME if found.resumable else OpenKind.RESTART
         if kind is OpenKind.RESTART:
             self._detours.kept.clear()
-        self._phase = _Phase.OPENING
+        self._phase = Phase.OPENING
         self._due_s = now_s + self._config.open_s
         return self._epochs.open(found.pipeline, kind)
 
     def _run(self, now_s: float) -> list[Action]:
         """Every stage is open: the epoch begins."""
-        self._phase = _Phase.RUNNING
+        self._phase = Phase.RUNNING
         self._due_s = self._pace.began(now_s, self._epochs.num_rows, is_first=self.num_tokens == 0)
         actions = self._epochs.begin()
         self._detours.kept = {stage.node_id: stage.span for stage in self.pipeline}
@@ -283,13 +261,13 @@ class Session:
 
     def _reroute(self, setback: Setback, now_s: float) -> list[Action]:
         self._trouble.began(setback.reason, now_s, setback.error)
-        if self._phase is _Phase.LOOKING:
+        if self._phase is Phase.LOOKING:
             return []
-        if self._phase is _Phase.RUNNING and self._trouble.fruitless():
+        if self._phase is Phase.RUNNING and self._trouble.fruitless():
             return self._end(End(error=self._trouble.exhausted(self.num_tokens)))
-        if self._phase is _Phase.OPENING and self._trouble.strand(now_s) <= 0:
+        if self._phase is Phase.OPENING and self._trouble.strand(now_s) <= 0:
             return self._end(End(error=self._trouble.verdict(self.num_tokens)))
-        self._phase = _Phase.LOOKING
+        self._phase = Phase.LOOKING
         return self._moves.look(now_s, suspects=setback.suspects)
 
     def _not_opened(self, now_s: float) -> list[Action]:
@@ -314,7 +292,7 @@ class Session:
         return self._epochs.drop_follower(node_id, unreachable=unreachable)
 
     def _end(self, end: End, *, keep_kv: bool = False) -> list[Action]:
-        if self._phase is _Phase.OVER:
+        if self._phase is Phase.OVER:
             return []
-        self._phase, self._due_s = _Phase.OVER, inf
+        self._phase, self._due_s = Phase.OVER, inf
         return [*self._epochs.close(keep_kv=keep_kv), end]
