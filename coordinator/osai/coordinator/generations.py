@@ -83,6 +83,10 @@ class SwarmGenerations:
         for runner in self._running.values():
             runner.happened(lambda session, now_s: session.swarm_changed(now_s))
 
+    def leave(self) -> None:
+        """This coordinator stops: what its sessions have computed stays where it is, for another one to go on with."""
+        self._stages.leave()
+
     async def generate(self, request: GenerationRequest) -> Events:
         """See osai.coordinator.api.Generations."""
         started_s = time.monotonic()

@@ -149,6 +149,7 @@ class CoordinatorProcess:
             try:
                 yield
             finally:
+                self._generations.leave()
                 await server.stop(SERVER_GRACE_S)
                 for loop in loops:
                     loop.cancel()

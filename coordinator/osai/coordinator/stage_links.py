@@ -30,6 +30,7 @@ class StageLinks:
     def __init__(self, links: LinkPool) -> None:
         self._links = links
         self._pending: dict[tuple[str, int], _Pending] = {}
+        self._leaves = False
 
     @property
     def has_pending(self) -> bool:
@@ -46,12 +47,16 @@ class StageLinks:
 
     def close(self, stage: StageView, message: edge_pb2.LinkMessage) -> None:
         """Send a CloseSession, now or when the node is connected again: it is not dialled for this."""
-        if self._sent(stage, message):
+        if self._leaves or self._sent(stage, message):
             return
         key = (stage.node_id, message.close.session)
         self._pending[key] = _Pending(stage=stage, message=message, until_s=time.monotonic() + CLOSE_S)
         while len(self._pending) > MAX_PENDING:
             del self._pending[next(iter(self._pending))]
+
+    def leave(self) -> None:
+        """Close no session from now on: this coordinator stops, and clients go on with theirs at another one."""
+        self._leaves = True
 
     def flush(self) -> None:
         """Tell nodes that have come back."""
