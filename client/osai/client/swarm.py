@@ -11,9 +11,10 @@ class Model:
 
     Attributes:
         max_context: tokens that prompt and generation may have together.
-        covered: whether every layer has a ready node.
+        covered: whether every layer has a ready node, and their spans join.
         signed: whether its manifest is signed by a key that the coordinator trusts.
         replicas: ready nodes, layer by layer.
+        missing: what the nodes present lack to hold it all; empty where they can.
     """
 
     model_id: str
@@ -23,6 +24,7 @@ class Model:
     signed: bool
     licence: str
     replicas: tuple[int, ...]
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

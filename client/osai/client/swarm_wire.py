@@ -15,6 +15,7 @@ def model_of(wire: client_pb2.ModelInfo) -> Model:
         signed=wire.signed,
         licence=wire.licence,
         replicas=tuple(wire.replicas),
+        missing=wire.missing,
     )
 
 

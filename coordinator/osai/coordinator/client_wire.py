@@ -133,6 +133,7 @@ def write_models(models: tuple[ModelView, ...]) -> list[client_pb2.ModelInfo]:
             signed=model.signed,
             licence=model.licence,
             replicas=model.replicas,
+            missing=model.missing,
         )
         for model in models
     ]

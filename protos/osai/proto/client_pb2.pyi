@@ -497,15 +497,18 @@ class ModelInfo(_message.Message):
     SIGNED_FIELD_NUMBER: _builtins.int
     LICENCE_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     num_layers: _builtins.int
     max_context: _builtins.int
     """tokens"""
     covered: _builtins.bool
-    """every layer has a ready node"""
+    """every layer has a ready node, and their spans join"""
     signed: _builtins.bool
     """its manifest is signed by a trusted key"""
     licence: _builtins.str
+    missing: _builtins.str
+    """what the nodes present lack to hold it all; empty where they can"""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """ready nodes, layer by layer"""
@@ -520,10 +523,11 @@ class ModelInfo(_message.Message):
         signed: _builtins.bool = ...,
         licence: _builtins.str = ...,
         replicas: _abc.Iterable[_builtins.int] | None = ...,
+        missing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered", b"covered", "licence", b"licence", "max_context", b"max_context", "model_id", b"model_id", "num_layers", b"num_layers", "replicas", b"replicas", "signed", b"signed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered", b"covered", "licence", b"licence", "max_context", b"max_context", "missing", b"missing", "model_id", b"model_id", "num_layers", b"num_layers", "replicas", b"replicas", "signed", b"signed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,7 @@ class ModelCard:
     max_context: int
     strip: Strip
     missing: str
+    lacking: str
     single: str
     runs: str
 
@@ -124,6 +125,7 @@ def model_card(model: ModelView) -> ModelCard:
         max_context=model.max_context,
         strip=strip,
         missing=listed(strip.missing),
+        lacking=shortened(model.missing),
         single=listed(strip.single),
         runs=listed([replicas_in_words(run) for run in strip.runs]),
     )
