@@ -14,7 +14,7 @@ from osai.core.errors import (
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 from osai.node.engine.api import Rows, Sampled, StepOutput
-from osai.node.stage import Deliver, Fail, Forward, HostedSpan, OpenRequest, Peer, Release, Return
+from osai.node.stage import Deliver, Fail, Forward, HostedSpan, Keep, OpenRequest, Peer, Release, Return
 from osai.node.stage_table import StageTable
 
 NEXT = Peer(node_id="next", address="127.0.0.1:2")
@@ -49,13 +49,17 @@ def rows(session: int = 1, position: int = 4, count: int = 1, epoch: int = 1) ->
     return Rows(session=session, epoch=epoch, position=position, count=count)
 
 
+def kept(parts: tuple[Rows, ...], *starts: int) -> Keep:
+    return Keep(rows=parts, starts=starts)
+
+
 def step(*parts: Rows, sampled: tuple[Sampled, ...] = ()) -> StepOutput:
     return StepOutput(span="m", rows=parts, hidden=None, sampled=sampled)
 
 
 def test_only_the_tail_gets_what_sampling_needs() -> None:
-    middle = table().open(request(), owner=7, scope="c")
-    tail = table(4, 6).open(request(layers=LayerRange(4, 6), successor=HEAD), owner=7, scope="c")
+    middle = table().open(request(), owner=7, scope="c").spec
+    tail = table(4, 6).open(request(layers=LayerRange(4, 6), successor=HEAD), owner=7, scope="c").spec
     assert (middle.sampling, middle.stop_token_ids, middle.prompt_token_ids) == (None, frozenset(), ())
     assert tail.sampling == SamplingParams(temperature=1.0)
     assert tail.stop_token_ids == {2}
@@ -77,7 +81,7 @@ def test_a_session_for_what_the_node_does_not_serve_is_refused(wrong: OpenReques
 
 def test_the_engine_is_told_what_may_be_shared_with_whom() -> None:
     hashes = (b"a" * 16, b"b" * 16)
-    spec = table().open(replace(request(), block_hashes=hashes, num_stages=3), owner=7, scope="the coordinator")
+    spec = table().open(replace(request(), block_hashes=hashes, num_stages=3), owner=7, scope="the coordinator").spec
     assert (spec.block_hashes, spec.scope, spec.num_stages) == (hashes, "the coordinator", 3)
 
 
@@ -123,7 +127,8 @@ def test_a_step_pushes_decode_and_prefill_rows_on_their_own_lanes() -> None:
     for session in (1, 2, 3):
         stages.open(request(session), owner=7, scope="c")
     parts = (rows(1), rows(2, position=0, count=3), rows(3, position=4, count=1))
-    decode, prefill = stages.stepped(step(*parts))
+    keep, decode, prefill = stages.stepped(step(*parts))
+    assert keep == kept(parts, 0, 1, 4)
     assert decode == Forward(peer=NEXT, prefill=False, rows=(parts[0], parts[2]), slices=((0, 1), (4, 5)))
     assert prefill == Forward(peer=NEXT, prefill=True, rows=(parts[1],), slices=((1, 4),))
 
@@ -132,7 +137,8 @@ def test_neighbouring_rows_are_one_slice() -> None:
     stages = table()
     for session in (1, 2, 3, 4):
         stages.open(request(session, successor=HEAD if session == 3 else NEXT), owner=7, scope="c")
-    first, second = stages.stepped(step(rows(1), rows(2), rows(3), rows(4), rows(1, position=5)))
+    keep, first, second = stages.stepped(step(rows(1), rows(2), rows(3), rows(4), rows(1, position=5)))
+    assert keep == kept((rows(1), rows(2), rows(3), rows(4), rows(1, position=5)), 0, 1, 2, 3, 4)
     assert first == Forward(
         peer=NEXT, prefill=False, rows=(rows(1), rows(2), rows(4), rows(1, position=5)), slices=((0, 2), (3, 5))
     )
@@ -143,8 +149,8 @@ def test_the_last_row_of_a_prompt_does_not_overtake_the_chunk_before_it() -> Non
     """Alone in its step, it went on the decode lane, and could reach the successor first."""
     stages = table()
     stages.open(request(), owner=7, scope="c")
-    (chunk,) = stages.stepped(step(rows(position=0, count=3)))
-    (last,) = stages.stepped(step(rows(position=3, count=1)))
+    _, chunk = stages.stepped(step(rows(position=0, count=3)))
+    _, last = stages.stepped(step(rows(position=3, count=1)))
     assert isinstance(chunk, Forward)
     assert isinstance(last, Forward)
     assert (chunk.prefill, last.prefill) == (True, True)
@@ -172,7 +178,8 @@ def test_rows_of_sessions_closed_meanwhile_go_nowhere() -> None:
     stages.open(request(1), owner=7, scope="c")
     stages.open(request(2), owner=7, scope="c")
     stages.close(1)
-    (forward,) = stages.stepped(step(rows(1, count=2), rows(2)))
+    keep, forward = stages.stepped(step(rows(1, count=2), rows(2)))
+    assert keep == kept((rows(2),), 2)
     assert forward == Forward(peer=NEXT, prefill=False, rows=(rows(2),), slices=((2, 3),))
 
 
@@ -182,28 +189,36 @@ def test_a_failed_session_is_told_and_released_and_the_others_go_on() -> None:
     stages.open(request(2), owner=8, scope="c")
     error = InternalError("boom")
     output = StepOutput(span="m", rows=(rows(2),), hidden=None, failed=((rows(1), error),))
-    fail, release, forward = stages.stepped(output)
-    assert fail == Fail(owner=7, session=1, epoch=1, error=error)
+    fail, release, keep, forward = stages.stepped(output)
+    assert fail == Fail(owner=7, session=1, epoch=1, error=error, open=False)
     assert release == Release(session=1)
+    assert keep == kept((rows(2),), 0)
     assert isinstance(forward, Forward)
     assert stages.num_sessions == 1
 
 
-def test_a_lost_owner_takes_its_sessions_along() -> None:
+def test_a_lost_owner_leaves_orphans_for_which_nothing_is_run_or_pushed() -> None:
     stages = table()
     stages.open(request(1), owner=7, scope="c")
     stages.open(request(2), owner=8, scope="c")
-    assert stages.owner_lost(7) == [Release(session=1)]
+    stages.owner_lost(7, now_s=100.0)
     assert stages.num_sessions == 1
+    assert stages.span_of(rows(1)) is None
+    assert stages.take(rows(1)) == "drop"
+    keep, forward = stages.stepped(step(rows(1), rows(2)))  # the step was in hand
+    assert keep == kept((rows(1), rows(2)), 0, 1), "who adopts the orphan needs what came out"
+    assert forward == Forward(peer=NEXT, prefill=False, rows=(rows(2),), slices=((1, 2),))
 
 
-def test_a_lost_successor_fails_the_sessions_that_push_to_it() -> None:
+def test_a_lost_successor_is_told_to_the_owner_and_what_is_here_stays() -> None:
     stages = table()
     stages.open(request(1), owner=7, scope="c")
     stages.open(request(2, successor=HEAD), owner=8, scope="c")
-    fail, release = stages.peer_lost("next")
+    (fail,) = stages.peer_lost("next")
     assert isinstance(fail, Fail)
-    assert (fail.owner, fail.session, fail.epoch) == (7, 1, 1)
+    assert (fail.owner, fail.session, fail.epoch, fail.open) == (7, 1, 1, True)
     assert isinstance(fail.error, UnavailableError)
     assert fail.error.subject == "next"
-    assert release == Release(session=1)
+    assert stages.num_sessions == 2
+    assert stages.peer_lost("next") == [], "once is enough"
+    assert stages.stepped(step(rows(1))) == [kept((rows(1),), 0)], "it is pushed to nobody any more"
