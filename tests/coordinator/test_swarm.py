@@ -121,6 +121,17 @@ def test_what_a_lost_node_left_in_the_dht_does_not_bring_it_back() -> None:
     assert swarm.get("a") is not None
 
 
+def test_a_lost_node_that_was_started_anew_is_found_at_once() -> None:
+    """Its first record was taken for one from before the loss, and the next one came ten seconds later."""
+    swarm = Swarm()
+    swarm.found(replace(A, sequence=5, started_at_s=50.0), 0.0)
+    swarm.lost("a", LOST_S)
+    swarm.found(replace(A, sequence=6, started_at_s=50.0), LOST_S + 1)
+    assert swarm.get("a") is None
+    swarm.found(replace(A, sequence=9, started_at_s=101.0), LOST_S + 2)
+    assert swarm.get("a") is not None
+
+
 def test_a_lost_nodes_own_word_brings_it_back_at_once() -> None:
     swarm = Swarm()
     swarm.heard(replace(A, sequence=5), 99.0)

@@ -237,3 +237,19 @@ def test_a_node_without_enough_memory_for_layers_that_were_asked_for_stops() -> 
 def test_a_former_incarnation_stops() -> None:
     error = AssignmentError("another process has joined as this node")
     assert serving().superseded(error) == [Stop(error)]
+
+
+def test_an_urgent_replacement_waits_for_no_session_and_no_rest() -> None:
+    """Sessions that wait for the layers that are to come kept the span that was to give way for 30 s."""
+    node = joined()
+    node.assigned(ASSIGNED)
+    node.loaded(READY)
+    node.tick(1, 1.0)
+    first = replace(ASSIGNED, assignment_id=6, layers=LayerRange(2, 4), replace=True, urgent=True)
+    node.assigned(first)
+    assert Withdraw("m") in node.tick(1, 1.2)
+    assert node.withdrawn("m")[0] == Load(first)
+    node.loaded(replace(READY, layers=first.layers))
+    second = replace(first, assignment_id=7, layers=LayerRange(4, 6))
+    node.assigned(second)
+    assert Withdraw("m") in node.tick(1, 1.4)

@@ -69,7 +69,7 @@ class Balancer:
             log.info("node %s is moved (%s): layers %s of %s", order.node_id, order.why, order.layers, order.model_id)
             try:
                 assignment = self._registrar.ordered(order.node_id, order.model_id, order.layers)
-                await control.tell(order.node_id, assignment, replace=order.replace)
+                await control.tell(order.node_id, assignment, replace=order.replace, urgent=order.urgent)
             except OsaiError as e:
                 log.warning("node %s was not told: %s", order.node_id, e)
 

@@ -78,8 +78,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 self._swarm.lost(node_id, time.monotonic())
                 log.info("node %s has gone", node_id)
 
-    async def tell(self, node_id: str, assignment: Assignment, *, replace: bool) -> None:
-        """Give a node layers; with `replace` in place of what it hosts. Nothing where its stream has ended."""
+    async def tell(self, node_id: str, assignment: Assignment, *, replace: bool, urgent: bool = False) -> None:
+        """Give a node layers; with `replace` in place of what it hosts, with `urgent` at once.
+
+        Nothing where its stream has ended.
+        """
         stream = self._streams.get(node_id)
         if stream is None:
             return
@@ -92,6 +95,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             manifest=assignment.model.manifest_file,
             source=assignment.model.source,
             replace=replace,
+            urgent=urgent,
         )
         log.info("node %s is to host layers %s of %s", node_id, assignment.layers, message.model_id)
         await _say(stream.context, control_pb2.CoordinatorMessage(assignment=message))

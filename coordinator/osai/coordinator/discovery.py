@@ -42,16 +42,18 @@ class Discovery:
     async def looking(self) -> None:
         """Learn of nodes whose control streams other coordinators hold, and of these, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_INTERVAL_S)
             try:
-                payloads = await self._directory.read(NODES_KEY)
-                self._roster.read(await self._directory.read(COORDINATORS_KEY))
+                await self._look()
             except OsaiError as e:
                 log.warning("the DHT can't be read: %s", e)
-                continue
-            for node_id, payload in payloads.items():
-                self._found(node_id, payload)
-            self._swarm.expire(time.monotonic())
+            await asyncio.sleep(LOOK_INTERVAL_S)
+
+    async def _look(self) -> None:
+        payloads = await self._directory.read(NODES_KEY)
+        self._roster.read(await self._directory.read(COORDINATORS_KEY))
+        for node_id, payload in payloads.items():
+            self._found(node_id, payload)
+        self._swarm.expire(time.monotonic())
 
     def _found(self, node_id: str, payload: bytes) -> None:
         try:

@@ -8,7 +8,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from osai.coordinator.admission import QueueConfig
-from osai.coordinator.api import GenerationEvent, GenerationRequest, Rerouted, Resumption, SwarmView
+from osai.coordinator.api import (
+    GenerationEvent,
+    GenerationRequest,
+    Rerouted,
+    Resumption,
+    StageView,
+    SwarmView,
+)
 from osai.coordinator.catalog import Catalog, ServedModel
 from osai.coordinator.generation import Generation, new_number
 from osai.coordinator.plan import plan_generation
@@ -20,7 +27,7 @@ from osai.coordinator.session_watch import SessionWatch
 from osai.coordinator.stage_links import StageLinks
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.waiting_room import WaitingRoom
-from osai.core.errors import InvalidRequestError, OsaiError, ResourceExhaustedError
+from osai.core.errors import InvalidRequestError, NotCoveredError, OsaiError, ResourceExhaustedError
 from osai.core.link_pool import LinkPool
 from osai.proto import edge_pb2
 
@@ -62,6 +69,7 @@ class SwarmGenerations:
         self._view = view
         self._config = config or SupervisionConfig()
         self._standby = standby
+        self._settled_s = time.monotonic() + self._config.settle_s
         queue = queue or QueueConfig()
         self._rooms = {model.model_id: WaitingRoom(model.model_id, queue) for model in catalog.models}
         self._running: dict[int, SessionRunner] = {}
@@ -161,7 +169,7 @@ class SwarmGenerations:
             ResourceExhaustedError: before the first event, if one would open once it had KV.
         """
         refusals = Refusals()
-        while pipeline := refusals.next_pipeline(generation.routes):
+        while pipeline := await self._next_pipeline(refusals, generation.routes):
             session = Session(
                 pipeline, len(generation.plan.prompt), self._config, time.monotonic(), with_standbys=self._standby
             )
@@ -179,6 +187,15 @@ class SwarmGenerations:
             else:
                 return
         raise refusals.verdict()
+
+    async def _next_pipeline(self, refusals: Refusals, routes: RouteFinder) -> tuple[StageView, ...] | None:
+        while True:
+            try:
+                return refusals.next_pipeline(routes)
+            except NotCoveredError:
+                if time.monotonic() >= self._settled_s:
+                    raise
+                await asyncio.sleep(self._config.retry_s)
 
     def _sessions_by_node(self) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -31,6 +31,7 @@ class RebalancingConfig:
         rank_wait_s: more for each coordinator of a lower id: above what news takes through the DHT.
         moves_per_hour: that are no repair; each costs its node some minutes of service.
         rest_s: for which a node that was moved is left alone, unless it is needed for a repair.
+        answer_s: after which a node that was told to replace a span, and still serves it, is believed not to.
         order_s: after which a node that was told to host layers, and does not speak of them, is believed not to.
         refusal_s: for which a node is not offered again what it could not load.
     """
@@ -42,6 +43,7 @@ class RebalancingConfig:
     rank_wait_s: float = 8.0
     moves_per_hour: int = 12
     rest_s: float = 600.0
+    answer_s: float = 6.0
     order_s: float = 60.0
     refusal_s: float = 300.0
 
@@ -55,6 +57,11 @@ class Order:
     layers: LayerRange
     replace: bool
     why: str
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the model is not served until then."""
+        return self.why == "gap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,7 @@ class Rebalancer:
         self._since: dict[tuple[str, bool], float] = {}
         self._moved: dict[str, float] = {}
         self._gains: deque[float] = deque()
+        self._unserved: set[str] = set()
         self._began_s: float | None = None
         self._planned: dict[tuple[str, str], tuple[Hosts, list[Move]]] = {}
 
@@ -108,10 +116,14 @@ class Rebalancer:
             for key, failed in self._failed.items()
             if now_s - failed.at_s < self._config.refusal_s
         }
-        return [
+        boards = [
             read_board(self._sizes, model_id, nodes, members, ordered=ordered, refused=refused)
             for model_id in self._sizes.models
         ]
+        self._unserved = {
+            board.model_id for board in boards if not any(hosts.routable(hosts.firm) for hosts in board.kinds.values())
+        }
+        return boards
 
     def proposals(
         self,
@@ -147,6 +159,7 @@ class Rebalancer:
         if now_s - self._began_s < config.start_s:
             return []
         causes = {(model_id, move.is_urgent) for model_id, move in proposed}
+        causes |= {(model_id, True) for model_id in self._unserved}  # also while no move would help
         self._since = {cause: self._since.get(cause, now_s) for cause in causes}
         while self._gains and now_s - self._gains[0] >= 3600:  # noqa: PLR2004 - seconds of an hour
             self._gains.popleft()
@@ -195,7 +208,10 @@ class Rebalancer:
                     failing.add(key)
                     if failed is None or failed.layers != span.layers:
                         self._failed[key] = _Told(span.layers, now_s)
-                if told is not None and span.layers == told.layers and span.state != "draining":
+                if told is None:
+                    continue
+                ignored = span.state == "ready" and now_s - told.at_s >= config.answer_s
+                if ignored or (span.layers == told.layers and span.state != "draining"):
                     del self._told[key]
         self._told = {
             key: told for key, told in self._told.items() if key[0] in members and now_s - told.at_s < config.order_s

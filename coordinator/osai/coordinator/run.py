@@ -38,6 +38,7 @@ from osai.core.standard_services import add_standard_services
 from osai.core.state import LIBP2P_KEY_FILE, load_identity
 from osai.proto import client_pb2, client_pb2_grpc, control_pb2, control_pb2_grpc, record_pb2
 
+SETTLE_S = 6.0  # after the start: nodes dial in within 0.5 s of a loss, or 10 s; the DHT knows them after one look
 SERVER_GRACE_S = 0.2  # for running calls to be told; nodes keep their streams open
 
 _SERVICES = (
@@ -110,7 +111,7 @@ class CoordinatorProcess:
             catalog,
             self._swarm,
             self._view,
-            SupervisionConfig(coverage_wait_s=config.coverage_wait_s),
+            SupervisionConfig(coverage_wait_s=config.coverage_wait_s, settle_s=SETTLE_S),
             config.queue,
             standby=config.standby,
         )

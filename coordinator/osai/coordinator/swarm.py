@@ -28,6 +28,7 @@ class _Lost:
     sequence: int  # the newest that is known to be from before
     at_s: float
     is_settled: bool  # whatever comes from now on is new
+    started_at_s: float  # of the incarnation that was lost, by its own clock
 
 
 class Swarm:
@@ -38,9 +39,13 @@ class Swarm:
         self._lost: dict[str, _Lost] = {}
 
     def found(self, node: NodeState, now_s: float) -> None:
-        """A record of a node in the DHT. Soon after the node was lost it may well be from before, however new it is."""
+        """A record of a node in the DHT. Soon after the node was lost it may well be from before, however new it is.
+
+        Not if the node was started anew since.
+        """
         lost = self._lost.get(node.node_id)
-        if lost is not None and not lost.is_settled and now_s - lost.at_s < SETTLE_S:
+        is_fresh = lost is None or lost.is_settled or node.started_at_s > lost.started_at_s
+        if lost is not None and not is_fresh and now_s - lost.at_s < SETTLE_S:
             self._lost[node.node_id] = replace(lost, sequence=max(lost.sequence, node.sequence))
         else:
             self._take(node, now_s, directly=False)
@@ -81,7 +86,7 @@ class Swarm:
         seen = self._nodes.pop(node_id, None)
         if seen is not None:
             self._lost.pop(node_id, None)
-            self._lost[node_id] = _Lost(seen.node.sequence, now_s, is_settled)
+            self._lost[node_id] = _Lost(seen.node.sequence, now_s, is_settled, seen.node.started_at_s)
             while len(self._lost) > MAX_REMEMBERED_LOST:
                 del self._lost[next(iter(self._lost))]  # the one that was lost first
 

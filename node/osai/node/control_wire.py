@@ -19,6 +19,7 @@ def read_assignment(message: control_pb2.Assignment) -> Assigned:
         manifest=message.manifest,
         source=message.source,
         replace=message.replace,
+        urgent=message.urgent,
     )
 
 

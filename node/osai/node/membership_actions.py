@@ -43,6 +43,7 @@ class Assigned:
 
     Attributes:
         replace: in place of the span of that model, or where there is none, of the one that any model could have had.
+        urgent: the model has no pipeline until this is done.
     """
 
     assignment_id: int
@@ -51,6 +52,7 @@ class Assigned:
     manifest: bytes
     source: str
     replace: bool = False
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

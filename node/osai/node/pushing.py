@@ -74,8 +74,8 @@ class Pushing:
                 return False
             self.send(peer, write_bytes([rows], shape.dtype, (rows.count, shape.hidden_size), data), Lane.PREFILL)
             await asyncio.sleep(0)
-            while self._table.is_replaying(action) and self._num_queued(peer) > MAX_QUEUED_REPLAYS:
-                await asyncio.sleep(QUEUE_CHECK_S)  # noqa: ASYNC110 - links don't say when they have written
+            while self._table.is_replaying(action) and self._num_queued(peer) > MAX_QUEUED_REPLAYS:  # noqa: ASYNC110
+                await asyncio.sleep(QUEUE_CHECK_S)  # links don't say when they have written
         return True
 
     def send(self, peer: Peer, message: edge_pb2.LinkMessage, lane: Lane) -> None:

@@ -47,9 +47,9 @@ class Replacements:
         return same or (None if assigned.model_id in self._wishes.named else unnamed)
 
     def begin(self, old: SpanStatus, by: Assigned, now_s: float) -> bool:
-        """Let a span drain; not where it is pinned, in between, the same, or has been told to move just now."""
+        """Let a span drain; not where it is pinned, in between, the same, or has just been told to move."""
         rest_s = self._config.replace_rest_s
-        rested = now_s - self._replaced_s.get(old.model_id, now_s - rest_s) >= rest_s
+        rested = by.urgent or now_s - self._replaced_s.get(old.model_id, now_s - rest_s) >= rest_s
         same = (old.model_id, old.layers) == (by.model_id, by.layers)
         if same or old.state != "ready" or not rested or self._wishes.is_pinned(old.model_id):
             return False
@@ -62,13 +62,19 @@ class Replacements:
         due = [
             model_id
             for model_id, replacement in self._draining.items()
-            if not replacement.is_withdrawing
-            and now_s - replacement.since_s >= self._config.drain_notice_s
-            and (num_sessions == 0 or now_s - replacement.since_s >= self._config.drain_deadline_s)
+            if not replacement.is_withdrawing and self._is_due(replacement, num_sessions, now_s)
         ]
         for model_id in due:
             self._draining[model_id] = replace(self._draining[model_id], is_withdrawing=True)
         return due
+
+    def _is_due(self, replacement: _Replacement, num_sessions: int, now_s: float) -> bool:
+        if replacement.by.urgent:  # sessions that are left wait for this very move
+            return True
+        waited_s = now_s - replacement.since_s
+        return waited_s >= self._config.drain_notice_s and (
+            num_sessions == 0 or waited_s >= self._config.drain_deadline_s
+        )
 
     def end(self, model_id: str) -> Assigned | None:
         """A span has been withdrawn: what comes in its place."""

@@ -228,6 +228,7 @@ class Assignment(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
+    URGENT_FIELD_NUMBER: _builtins.int
     assignment_id: _builtins.int
     """rises; an older one than the last seen is dropped"""
     model_id: _builtins.str
@@ -236,7 +237,9 @@ class Assignment(_message.Message):
     source: _builtins.str
     """where the coordinator knows the weights to be: a hub id; may be empty"""
     replace: _builtins.bool
-    """in place of the span that the node hosts of this model: it drains that one first"""
+    """in place of the span that the node hosts of this model, else of one that no wish names: it drains that one first"""
+    urgent: _builtins.bool
+    """the model has no pipeline: the span that is replaced serves nobody, and nothing is waited for"""
     @_builtins.property
     def span(self) -> _common_pb2.LayerRange: ...
     def __init__(
@@ -248,10 +251,11 @@ class Assignment(_message.Message):
         manifest: _builtins.bytes = ...,
         source: _builtins.str = ...,
         replace: _builtins.bool = ...,
+        urgent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["span", b"span"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "manifest", b"manifest", "model_id", b"model_id", "replace", b"replace", "source", b"source", "span", b"span"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_id", b"assignment_id", "manifest", b"manifest", "model_id", b"model_id", "replace", b"replace", "source", b"source", "span", b"span", "urgent", b"urgent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -99,8 +99,8 @@ class Admission:
         kept = (spec.span, spec.num_prompt_tokens, spec.max_total_tokens)
         if kept != (old.span, old.num_prompt_tokens, old.max_total_tokens):
             raise InvalidRequestError(
-                f"session {spec.session} has {old.num_prompt_tokens} prompt tokens and {old.max_total_tokens} in all on "
-                f"span {old.span}, and can't go on with others: close it and open it anew"
+                f"session {spec.session} has {old.num_prompt_tokens} prompt tokens and {old.max_total_tokens} in all "
+                f"on span {old.span}, and can't go on with others: close it and open it anew"
             )
         _check_known(spec)
         if not 0 <= position <= min(session.next_position, spec.num_known_tokens - 1):
@@ -151,6 +151,6 @@ class Admission:
 def _check_known(spec: SessionSpec) -> None:
     if not spec.num_prompt_tokens <= spec.num_known_tokens <= spec.max_total_tokens:
         raise InvalidRequestError(
-            f"session {spec.session}: {spec.num_known_tokens} known tokens; they are the {spec.num_prompt_tokens} of the "
-            f"prompt at least, and {spec.max_total_tokens} at most"
+            f"session {spec.session}: {spec.num_known_tokens} known tokens; they are the {spec.num_prompt_tokens} of "
+            f"the prompt at least, and {spec.max_total_tokens} at most"
         )
