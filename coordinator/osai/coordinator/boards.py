@@ -90,7 +90,7 @@ def read_board(
     guesses = _layer_s(rows)
     for kind, node, span in rows:
         member, key = members.get(node.node_id), (node.node_id, model_id)
-        layers = ordered.get(key) or (span.layers if span is not None and span.state in ("loading", "ready") else None)
+        layers = ordered.get(key) or (_layers(span) if span is not None else None)
         if layers is None and (member is None or not _has_room(member, model_id, node)):
             continue
         budget = sizes.budget(member) if member is not None else 0
@@ -140,6 +140,13 @@ def _has_room(member: Member, model_id: str, node: NodeState) -> bool:
         return True
     held = {span.model_id for span in node.spans if span.state != "failed"}
     return "" in named and held <= named
+
+
+def _layers(span: SpanState) -> LayerRange | None:
+    """What a node holds of the model, or is to hold as soon as it can."""
+    if span.state == "draining":
+        return span.next
+    return span.layers if span.state in ("loading", "ready") else None
 
 
 def _own_layer_s(span: SpanState | None) -> float:

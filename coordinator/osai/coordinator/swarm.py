@@ -9,7 +9,7 @@ from osai.core.layers import LayerRange
 
 __all__ = ["NodeState", "SpanState", "Swarm", "gaps", "joined", "replicas", "runs", "serving"]
 
-NODE_TTL_S = 30.0  # a node that has not been heard of for as long as its DHT record lives is gone
+NODE_TTL_S = 15.0  # a node announces itself every 5 s: one that has not been heard of three times is gone
 SETTLE_S = 5.0  # so long a record that a lost node wrote before may still come: looks into the DHT are 2 s apart
 FORGET_S = 60.0  # after that nothing from before can come, and who has set its clock back is heard again
 MAX_NODES = 16_384  # identities cost nothing: records of more would fill the memory

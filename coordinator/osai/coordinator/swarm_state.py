@@ -17,6 +17,7 @@ class SpanState:
         recent_step_s: mean of the last decode steps; 0 where there were none of late.
         step_in_hand_s: for how long the engine had been at its step; 0 between steps.
         num_waiting_rows: that wait for a step.
+        next: layers of the model that come in place of a span that drains, where that is why it does.
     """
 
     model_id: str
@@ -31,6 +32,7 @@ class SpanState:
     recent_step_s: float = 0.0
     step_in_hand_s: float = 0.0
     num_waiting_rows: int = 0
+    next: LayerRange | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

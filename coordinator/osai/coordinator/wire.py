@@ -75,6 +75,7 @@ def _read_span(span: record_pb2.SpanRecord) -> SpanState:
         recent_step_s=span.recent_step_s,
         step_in_hand_s=span.step_in_hand_s,
         num_waiting_rows=span.num_waiting_rows,
+        next=LayerRange(span.next.start, span.next.end) if span.HasField("next") else None,
     )
 
 

@@ -130,7 +130,8 @@ class Membership:
         if old is not None:
             if not self._replacements.begin(old, assigned, self._now_s):
                 return []
-            self._spans[old.model_id] = replace(old, state="draining")
+            follows = assigned.layers if assigned.model_id == old.model_id else None
+            self._spans[old.model_id] = replace(old, state="draining", next=follows)
             return [SendHeartbeat(), Announce()]
         current = self._spans.get(assigned.model_id)
         if current and current.state != "failed":

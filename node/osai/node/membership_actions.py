@@ -12,7 +12,7 @@ class MembershipConfig:
 
     Attributes:
         heartbeat_interval_s: what a coordinator's welcome may change; two are missed before 5 s are over.
-        announce_interval_s: a third of the record's life, so that two may be lost.
+        announce_interval_s: coordinators without a control stream to this node forget it after three of these.
         record_ttl_s: a node that died is gone from the DHT after this long.
         min_reconnect_s: first wait after the control stream broke: a restarted coordinator is back at once.
         max_reconnect_s: longest wait; the wait doubles up to here.
@@ -26,7 +26,7 @@ class MembershipConfig:
     """
 
     heartbeat_interval_s: float = 2.0
-    announce_interval_s: float = 10.0
+    announce_interval_s: float = 5.0
     record_ttl_s: float = 30.0
     min_reconnect_s: float = 0.5
     max_reconnect_s: float = 10.0
@@ -57,7 +57,11 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanStatus:
-    """How far a span is: "loading", "ready", "draining" or "failed"."""
+    """How far a span is: "loading", "ready", "draining" or "failed".
+
+    Attributes:
+        next: layers of the model that come in place of one that drains.
+    """
 
     model_id: str
     layers: LayerRange
@@ -67,6 +71,7 @@ class SpanStatus:
     verified: bool = False
     step_time_s: float = 0.0
     failure: str = ""
+    next: LayerRange | None = None
 
 
 @dataclass(frozen=True, slots=True)

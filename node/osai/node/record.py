@@ -23,6 +23,7 @@ class NodeFacts:
 
 def write_span(status: SpanStatus, num_free_kv_tokens: int, load: StepLoad | None = None) -> record_pb2.SpanRecord:
     """One span; `load` of one that serves."""
+    follows = status.next
     return record_pb2.SpanRecord(
         model_id=status.model_id,
         manifest_digest=status.manifest_digest,
@@ -36,6 +37,7 @@ def write_span(status: SpanStatus, num_free_kv_tokens: int, load: StepLoad | Non
         recent_step_s=load.recent_step_s if load else 0.0,
         step_in_hand_s=load.step_in_hand_s if load else 0.0,
         num_waiting_rows=load.num_waiting_rows if load else 0,
+        next=common_pb2.LayerRange(start=follows.start, end=follows.end) if follows else None,
     )
 
 

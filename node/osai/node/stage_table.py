@@ -109,7 +109,8 @@ class StageTable:
         """An epoch begins, see `begins`: what the successor lacks is replayed, and rows that come are run."""
         entry = self._sessions[request.session]
         entry.waiting, entry.landed, entry.due = False, request.position, request.position
-        entry.successor = Way(entry.request.successor, request.push_from, replaying=not entry.is_tail)
+        lacks = not entry.is_tail and request.push_from < request.position
+        entry.successor = Way(entry.request.successor, request.push_from, replaying=lacks)
         replays: list[Action] = []
         if entry.successor.replaying:
             replays.append(Replay(session=request.session, epoch=request.epoch, to_follower=False))

@@ -35,6 +35,7 @@ class SpanRecord(_message.Message):
     RECENT_STEP_S_FIELD_NUMBER: _builtins.int
     STEP_IN_HAND_S_FIELD_NUMBER: _builtins.int
     NUM_WAITING_ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     manifest_digest: _builtins.bytes
     """SHA-256 of the manifest's signed part"""
@@ -54,6 +55,10 @@ class SpanRecord(_message.Message):
     num_waiting_rows: _builtins.int
     @_builtins.property
     def span(self) -> _common_pb2.LayerRange: ...
+    @_builtins.property
+    def next(self) -> _common_pb2.LayerRange:
+        """of one that drains: the layers of this model that come in its place"""
+
     def __init__(
         self,
         *,
@@ -69,10 +74,11 @@ class SpanRecord(_message.Message):
         recent_step_s: _builtins.float = ...,
         step_in_hand_s: _builtins.float = ...,
         num_waiting_rows: _builtins.int = ...,
+        next: _common_pb2.LayerRange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["span", b"span"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "span", b"span"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "failure", b"failure", "manifest_digest", b"manifest_digest", "model_id", b"model_id", "num_free_kv_tokens", b"num_free_kv_tokens", "num_waiting_rows", b"num_waiting_rows", "recent_step_s", b"recent_step_s", "span", b"span", "state", b"state", "step_in_hand_s", b"step_in_hand_s", "step_time_s", b"step_time_s", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "failure", b"failure", "manifest_digest", b"manifest_digest", "model_id", b"model_id", "next", b"next", "num_free_kv_tokens", b"num_free_kv_tokens", "num_waiting_rows", b"num_waiting_rows", "recent_step_s", b"recent_step_s", "span", b"span", "state", b"state", "step_in_hand_s", b"step_in_hand_s", "step_time_s", b"step_time_s", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
