@@ -9,6 +9,7 @@ import pytest
 from coordinator.builders import MODEL
 from coordinator.fake_stage import FakeStage, failed, refusing, silent, stages, tokens
 from coordinator.world import REQUEST, all_closed, collected, dead_stage, failure, three, world
+from osai.coordinator import refusals
 from osai.coordinator.api import Chunk, Finished, GenerationRequest, Started, Waiting
 from osai.coordinator.session import SupervisionConfig
 from osai.coordinator.text import Tokenizer
@@ -249,7 +250,8 @@ async def test_a_dead_address_is_passed_by_before_the_first_token(tokenizer: Tok
         assert it.swarm.get("dead") is None
 
 
-async def test_the_tries_are_bounded(tokenizer: Tokenizer) -> None:
+async def test_the_tries_are_bounded(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "MAX_ATTEMPTS", 3)
     members = [FakeStage(f"n{i}", refusing(AssignmentError(f"n{i} has moved"))) for i in range(5)]
     async with stages(*members), world(tokenizer) as it:
         for i, member in enumerate(members):

@@ -135,7 +135,9 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._streams[node_id] = stream
         if older is not None and older is not stream:
             await self._end(node_id, older)
-        welcome = control_pb2.Welcome(dht_addresses=self._dht_addresses, heartbeat_interval_s=HEARTBEAT_INTERVAL_S)
+        welcome = control_pb2.Welcome(
+            dht_addresses=self._dht_addresses, heartbeat_interval_s=HEARTBEAT_INTERVAL_S, time_s=time.time()
+        )
         wishes = [_read_wish(wish) for wish in join.wishes]
         assignments = self._registrar.joined(node_id, wishes, join.dtype, join.memory_bytes)
         log.info("node %s (%s) has joined from %s", node_id, join.record.name, stream.context.peer())

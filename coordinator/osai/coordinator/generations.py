@@ -168,7 +168,7 @@ class SwarmGenerations:
         Raises:
             ResourceExhaustedError: before the first event, if one would open once it had KV.
         """
-        refusals = Refusals()
+        refusals, until_s = Refusals(), time.monotonic() + self._config.coverage_wait_s
         while pipeline := await self._next_pipeline(refusals, generation.routes):
             session = Session(
                 pipeline, len(generation.plan.prompt), self._config, time.monotonic(), with_standbys=self._standby
@@ -184,6 +184,8 @@ class SwarmGenerations:
                     raise
                 log.info("session refused by %s: %s", e.subject, e)
                 refusals.add(e)
+                if time.monotonic() >= until_s:
+                    break
             else:
                 return
         raise refusals.verdict()

@@ -11,7 +11,7 @@ from osai.core.errors import (
     UnavailableError,
 )
 
-MAX_ATTEMPTS = 3  # pipelines tried in a row until one opens: a record may outlive its node, or its KV, by some seconds
+MAX_ATTEMPTS = 16  # pipelines tried in a row until one opens: a record may outlive its node, or its KV, by some seconds
 # one node's trouble, not the request's; what one can never fit, a larger one may
 TRY_ELSEWHERE = (UnavailableError, ResourceExhaustedError, AssignmentError, InvalidRequestError)
 

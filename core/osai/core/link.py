@@ -15,7 +15,7 @@ from osai.core.errors import InternalError, OsaiError, UnavailableError
 from osai.core.frame_stream import OFFER_METADATA_KEY, FrameSender, StreamMessage, dial_stream
 from osai.core.outbox import LinkConfig, Outbox, Wire
 from osai.core.protocol import check_hello, hello
-from osai.core.rpc import EDGE_MAX_BYTES, error_of, insecure_channel
+from osai.core.rpc import EDGE_MAX_BYTES, PATIENT, WATCHFUL, Pings, error_of, insecure_channel
 from osai.proto import common_pb2, control_pb2, control_pb2_grpc, edge_pb2, edge_pb2_grpc
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Link(Generic[SentT, ReceivedT]):
         hello_of: the hello in a message of the peer; None where it is another kind of message.
         on_message: called on the loop with each message of the peer after its hello.
         on_greeted: called once when the peer's hello has come.
+        pings: by which a frozen peer is noticed.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Link(Generic[SentT, ReceivedT]):
         on_message: Callable[[ReceivedT], None],
         on_greeted: Callable[[], None] = lambda: None,
         config: LinkConfig | None = None,
+        pings: Pings = PATIENT,
     ) -> None:
+        self._pings = pings
         self.peer = peer
         self.address = address
         self._dial = dial
@@ -84,7 +87,7 @@ class Link(Generic[SentT, ReceivedT]):
         """Dial, greet, and carry messages until the link ends; returns why it ended."""
         reason: OsaiError = UnavailableError(f"the link to {self.peer} was closed", subject=self.peer)
         try:
-            async with insecure_channel(self.address, max_message_bytes=EDGE_MAX_BYTES) as channel:
+            async with insecure_channel(self.address, max_message_bytes=EDGE_MAX_BYTES, pings=self._pings) as channel:
                 call = self._dial(channel)
                 await self._greet(call)
                 self._on_greeted()
@@ -176,6 +179,7 @@ def edge_link(
         hello_of=lambda message: message.hello if message.HasField("hello") else None,
         on_message=on_message,
         config=config,
+        pings=WATCHFUL,
     )
 
 

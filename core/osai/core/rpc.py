@@ -3,6 +3,7 @@
 A failure travels as a gRPC status whose trailing metadata carry the typed error: `abort` sends it, `error_of` reads it.
 """
 
+from dataclasses import dataclass
 from typing import Any, Never
 
 import grpc
@@ -25,12 +26,29 @@ from osai.proto import common_pb2
 
 Options = tuple[tuple[str, int], ...]
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pings:
+    """HTTP/2 pings, by which a frozen peer is noticed; gRPC's default takes a minute and more.
+
+    Attributes:
+        interval_ms: between pings.
+        timeout_ms: for the answer.
+    """
+
+    interval_ms: int
+    timeout_ms: int
+
+
+# control streams and clients: heartbeats and deadlines see to the rest, and a machine that is loading may be slow
+PATIENT = Pings(interval_ms=1000, timeout_ms=2000)
+# edges: a session waits for every frame; noticed within 2 s, and no healthy round trip is as long
+WATCHFUL = Pings(interval_ms=500, timeout_ms=1000)
+
 ERROR_METADATA_KEY = "osai-error-bin"
 CLIENT_API_MAX_BYTES = 4 * 2**20  # a prompt of a million token ids, or four million characters
 EDGE_MAX_BYTES = 64 * 2**20  # a prefill chunk of 2048 tokens of hidden size 8192 in float32
 
-KEEPALIVE_INTERVAL_MS = 500  # with the timeout below, a frozen peer is noticed within 2 s
-PING_TIMEOUT_MS = 1000  # longer than any healthy network's round trip; gRPC's default is a minute
 MIN_PING_INTERVAL_MS = 200  # what a server puts up with: pings that queue up on their way come closer together. The
 # default, 5 min, drops our own clients after 15 s
 MIN_BACKOFF_MS = 100  # before the first reconnection: a restarted node is back at once
@@ -89,23 +107,23 @@ _PLAIN: dict[grpc.StatusCode, tuple[type[OsaiError], str]] = {
 }
 
 
-def _shared_options(max_sent_bytes: int, max_received_bytes: int) -> Options:
+def _shared_options(max_sent_bytes: int, max_received_bytes: int, pings: Pings) -> Options:
     return (
         ("grpc.max_send_message_length", max_sent_bytes),
         ("grpc.max_receive_message_length", max_received_bytes),
-        ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
-        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
-        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),  # without it a stopped peer is noticed after a minute
+        ("grpc.keepalive_time_ms", pings.interval_ms),
+        ("grpc.keepalive_timeout_ms", pings.timeout_ms),
+        ("grpc.http2.ping_timeout_ms", pings.timeout_ms),  # without it a stopped peer is noticed after a minute
         ("grpc.http2.max_pings_without_data", 0),  # no limit: a stream may be silent for long
         ("grpc.default_compression_algorithm", grpc.Compression.NoCompression),
         ("grpc.compression_enabled_algorithms_bitset", 1),  # identity alone: compressed messages are refused
     )
 
 
-def channel_options(max_message_bytes: int) -> Options:
+def channel_options(max_message_bytes: int, pings: Pings = PATIENT) -> Options:
     """Options of a channel: keepalive, message limits, no compression, no retries, no proxies."""
     return (
-        *_shared_options(max_message_bytes, max_message_bytes),
+        *_shared_options(max_message_bytes, max_message_bytes, pings),
         ("grpc.enable_retries", 0),  # a generation is not idempotent; whoever calls decides
         ("grpc.enable_http_proxy", 0),  # a proxy of the environment must not come between members
         ("grpc.use_local_subchannel_pool", 1),  # a channel is one connection of its own: lanes don't share one
@@ -115,13 +133,13 @@ def channel_options(max_message_bytes: int) -> Options:
     )
 
 
-def server_options(max_message_bytes: int) -> Options:
+def server_options(max_message_bytes: int, pings: Pings = PATIENT) -> Options:
     """Options of a server that accepts the keepalive of `channel_options` and never shares its port.
 
     The limit is on what comes in; what the server itself sends may be as large as an edge takes (a manifest).
     """
     return (
-        *_shared_options(EDGE_MAX_BYTES, max_message_bytes),
+        *_shared_options(EDGE_MAX_BYTES, max_message_bytes, pings),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
@@ -129,14 +147,16 @@ def server_options(max_message_bytes: int) -> Options:
     )
 
 
-def insecure_channel(address: str, *, max_message_bytes: int = CLIENT_API_MAX_BYTES) -> grpc.aio.Channel:
+def insecure_channel(
+    address: str, *, max_message_bytes: int = CLIENT_API_MAX_BYTES, pings: Pings = PATIENT
+) -> grpc.aio.Channel:
     """A plain-text channel to `address` (host:port); connects on its first call."""
-    return grpc.aio.insecure_channel(address, options=channel_options(max_message_bytes))
+    return grpc.aio.insecure_channel(address, options=channel_options(max_message_bytes, pings))
 
 
-def make_server(*, max_message_bytes: int = CLIENT_API_MAX_BYTES) -> grpc.aio.Server:
+def make_server(*, max_message_bytes: int = CLIENT_API_MAX_BYTES, pings: Pings = PATIENT) -> grpc.aio.Server:
     """A server without services or ports yet."""
-    return grpc.aio.server(options=server_options(max_message_bytes))
+    return grpc.aio.server(options=server_options(max_message_bytes, pings))
 
 
 def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

@@ -40,6 +40,7 @@ from osai.proto import control_pb2, record_pb2
 
 log = logging.getLogger(__name__)
 
+MAX_CLOCK_SKEW_S = 3.0  # hivemind's own bound; off by more than a record's life, 30 s, nodes can't see each other
 TICK_S = 0.2  # a drain ends, and a heartbeat goes out, at most this late
 DIRECTORY_RETRY_S = 5.0  # libp2p's daemon may be slow to start on a busy machine
 LAST_WORDS_S = 1.0  # for the last record to get out when the node stops
@@ -164,6 +165,7 @@ class NodeProcess:
                 if self._joining is None:
                     addresses = list(message.welcome.dht_addresses)
                     self._joining = self._tasks.create_task(self._keep_joining_directory(addresses))
+                _check_clock(message.welcome.time_s)
                 interval_s = message.welcome.heartbeat_interval_s
                 self._perform(self._membership.welcomed(interval_s, time.monotonic()))
             case "assignment":
@@ -263,3 +265,11 @@ class NodeProcess:
             sequence=sequence,
             delays=self._probes.estimates,
         )
+
+
+def _check_clock(coordinators_s: float) -> None:
+    """Say so where this machine's clock is off; a coordinator of protocol 1 does not tell its own."""
+    ahead_s = time.time() - coordinators_s
+    if coordinators_s and abs(ahead_s) > MAX_CLOCK_SKEW_S:
+        log.warning("this machine's clock is %.0f s %s the coordinator's, and DHT records expire by it: set it (NTP)",
+                    abs(ahead_s), "ahead of" if ahead_s > 0 else "behind")  # fmt: skip

@@ -12,7 +12,7 @@ import grpc.aio
 from osai.core.addresses import reachable_host
 from osai.core.errors import OsaiError
 from osai.core.identity import Identity
-from osai.core.rpc import EDGE_MAX_BYTES, make_server
+from osai.core.rpc import EDGE_MAX_BYTES, WATCHFUL, make_server
 from osai.core.standard_services import add_standard_services
 from osai.core.state import load_identity
 from osai.node.config import NodeConfig
@@ -45,7 +45,7 @@ async def run_node(config: NodeConfig, on_ready: OnReady, progress: Progress) ->
     """
     identity = load_identity(config.state_dir)
     device = find_device(config.device)
-    server = make_server(max_message_bytes=EDGE_MAX_BYTES)
+    server = make_server(max_message_bytes=EDGE_MAX_BYTES, pings=WATCHFUL)
     async with EdgePort.listening(server, config.listen) as port:
         await _serve(config, identity, device, server, port, on_ready, progress)
 

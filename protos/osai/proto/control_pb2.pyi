@@ -199,7 +199,10 @@ class Welcome(_message.Message):
 
     DHT_ADDRESSES_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_S_FIELD_NUMBER: _builtins.int
+    TIME_S_FIELD_NUMBER: _builtins.int
     heartbeat_interval_s: _builtins.float
+    time_s: _builtins.float
+    """the coordinator's clock, since 1970: records in the DHT expire by such clocks"""
     @_builtins.property
     def dht_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """libp2p multiaddrs to bootstrap from"""
@@ -209,10 +212,11 @@ class Welcome(_message.Message):
         *,
         dht_addresses: _abc.Iterable[_builtins.str] | None = ...,
         heartbeat_interval_s: _builtins.float = ...,
+        time_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dht_addresses", b"dht_addresses", "heartbeat_interval_s", b"heartbeat_interval_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dht_addresses", b"dht_addresses", "heartbeat_interval_s", b"heartbeat_interval_s", "time_s", b"time_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
