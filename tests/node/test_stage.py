@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from node.stage_requests import HEAD, NEXT, kept, request, rows, step, table
 from osai.core.errors import (
     AssignmentError,
     InternalError,
@@ -13,48 +14,8 @@ from osai.core.errors import (
 )
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
-from osai.node.engine.api import Rows, Sampled, StepOutput
-from osai.node.stage import Deliver, Fail, Forward, HostedSpan, Keep, OpenRequest, Peer, Release, Return
-from osai.node.stage_table import StageTable
-
-NEXT = Peer(node_id="next", address="127.0.0.1:2")
-HEAD = Peer(node_id="head", address="127.0.0.1:1")
-DIGEST = b"d" * 32
-MIDDLE = LayerRange(2, 4)
-
-
-def table(start: int = 2, end: int = 4, num_layers: int = 6) -> StageTable:
-    stages = StageTable()
-    stages.host(HostedSpan(key="m", layers=LayerRange(start, end), num_layers=num_layers, manifest_digest=DIGEST))
-    return stages
-
-
-def request(session: int = 1, *, layers: LayerRange = MIDDLE, successor: Peer = NEXT) -> OpenRequest:
-    return OpenRequest(
-        session=session,
-        epoch=1,
-        model_id="m",
-        layers=layers,
-        manifest_digest=DIGEST,
-        successor=successor,
-        num_prompt_tokens=4,
-        max_total_tokens=10,
-        sampling=SamplingParams(temperature=1.0),
-        stop_token_ids=frozenset({2}),
-        prompt_token_ids=(1, 2, 3, 4),
-    )
-
-
-def rows(session: int = 1, position: int = 4, count: int = 1, epoch: int = 1) -> Rows:
-    return Rows(session=session, epoch=epoch, position=position, count=count)
-
-
-def kept(parts: tuple[Rows, ...], *starts: int) -> Keep:
-    return Keep(rows=parts, starts=starts)
-
-
-def step(*parts: Rows, sampled: tuple[Sampled, ...] = ()) -> StepOutput:
-    return StepOutput(span="m", rows=parts, hidden=None, sampled=sampled)
+from osai.node.engine.api import Sampled, StepOutput
+from osai.node.stage import Deliver, Fail, Forward, OpenRequest, Release, Return
 
 
 def test_only_the_tail_gets_what_sampling_needs() -> None:

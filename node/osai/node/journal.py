@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from osai.core.frames import FrameShape
 
-SEGMENT_BYTES = 2**18  # of one session: appending never copies more than this, and little is set aside in vain
 DEFAULT_BYTES = 2**28  # 32 sessions of 1,024 tokens, of hidden size 4096 in 16 bits
 
 
@@ -19,7 +18,7 @@ class _Entry:
     """Rows [begin, end), `row_bytes` each.
 
     Attributes:
-        segments: their bytes in order, whole rows in each.
+        segments: their bytes in order, as they came: one that grew would be copied again and again.
         starts: position of each segment's first row.
     """
 
@@ -27,7 +26,7 @@ class _Entry:
     end: int
     shape: FrameShape
     row_bytes: int
-    segments: list[bytearray] = field(default_factory=list)
+    segments: list[bytes] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
 
 
@@ -57,11 +56,8 @@ class Journal:
         if entry is None or position != entry.end or shape != entry.shape:
             self.drop(session)
             entry = self._entries[session] = _Entry(position, position, shape, len(data) // count)
-        if entry.segments and len(entry.segments[-1]) + len(data) <= SEGMENT_BYTES:
-            entry.segments[-1] += data
-        else:
-            entry.segments.append(bytearray(data))
-            entry.starts.append(position)
+        entry.segments.append(bytes(data))
+        entry.starts.append(position)
         entry.end += count
         self.num_bytes += len(data)
         self._entries.move_to_end(session)
@@ -87,8 +83,7 @@ class Journal:
         parts = []
         for i in range(bisect_right(entry.starts, start) - 1, bisect_left(entry.starts, end)):
             at = entry.starts[i]
-            with memoryview(entry.segments[i]) as view:  # released at once: a segment that is viewed can't grow
-                parts.append(bytes(view[max(start - at, 0) * entry.row_bytes : (end - at) * entry.row_bytes]))
+            parts.append(entry.segments[i][max(start - at, 0) * entry.row_bytes : (end - at) * entry.row_bytes])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def cut(self, session: int, position: int) -> None:
@@ -102,10 +97,9 @@ class Journal:
         while entry.starts[-1] >= position:
             entry.starts.pop()
             self.num_bytes -= len(entry.segments.pop())
-        excess = len(entry.segments[-1]) - (position - entry.starts[-1]) * entry.row_bytes
-        if excess:
-            del entry.segments[-1][-excess:]
-        self.num_bytes -= excess
+        last = entry.segments[-1]
+        entry.segments[-1] = last[: (position - entry.starts[-1]) * entry.row_bytes]
+        self.num_bytes -= len(last) - len(entry.segments[-1])
         entry.end = position
 
     def drop(self, session: int) -> None:

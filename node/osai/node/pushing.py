@@ -1,42 +1,33 @@
-"""What leaves a stage for its neighbours: rows as they land, rows of the journal, drawn tokens."""
+"""What leaves a stage for its neighbours: rows as they land, and drawn tokens."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 
 import torch
 
 from osai.core.errors import OsaiError
-from osai.core.frames import ITEM_BYTES, MAX_FRAME_BYTES, FrameShape
+from osai.core.frames import FrameShape
 from osai.core.link_pool import Lane, LinkPool
 from osai.node.engine.api import Rows
 from osai.node.journal import Journal
-from osai.node.stage import Forward, Keep, Peer, Replay
-from osai.node.stage_table import StageTable
-from osai.node.wire import WIRE_DTYPES, write_batch, write_bytes
+from osai.node.stage import Forward, Keep, Peer
+from osai.node.wire import WIRE_DTYPES, write_batch
 from osai.proto import edge_pb2
 
 log = logging.getLogger(__name__)
-
-MAX_REPLAYED_ROWS = 512  # in a frame: as many as a prefill step takes
-MAX_QUEUED_REPLAYS = 8  # frames that wait at a link: what is replayed is in memory a second time while it does
-QUEUE_CHECK_S = 0.002
 
 
 class Pushing:
     """Sends rows on, and keeps them.
 
     Args:
-        table: knows which rows of the journal a peer lacks.
         pool: the links.
         journal: what is kept.
         on_unreachable: called with the id of a peer that can't be pushed to.
     """
 
-    def __init__(
-        self, table: StageTable, pool: LinkPool, journal: Journal, on_unreachable: Callable[[str], None]
-    ) -> None:
-        self._table, self._pool, self._journal = table, pool, journal
+    def __init__(self, pool: LinkPool, journal: Journal, on_unreachable: Callable[[str], None]) -> None:
+        self._pool, self._journal = pool, journal
         self._on_unreachable = on_unreachable
         self._shapes: dict[tuple[torch.dtype, int], FrameShape] = {}
 
@@ -61,23 +52,6 @@ class Pushing:
         """Push drawn tokens, int32 [num_sessions], to the head."""
         self.send(peer, write_batch(rows, token_ids), Lane.DECODE)
 
-    async def replay(self, action: Replay) -> bool:
-        """Push rows of the journal until the peer has all that have landed; False if they are not there any more.
-
-        Other sessions' rows go on between two frames.
-        """
-        while (found := self._table.next_replay(action, self._max_rows(action.session))) is not None:
-            peer, rows = found
-            shape = self._journal.shape(rows.session)
-            data = self._journal.read(rows.session, rows.position, rows.position + rows.count)
-            if data is None or shape is None or shape.hidden_size is None:
-                return False
-            self.send(peer, write_bytes([rows], shape.dtype, (rows.count, shape.hidden_size), data), Lane.PREFILL)
-            await asyncio.sleep(0)
-            while self._table.is_replaying(action) and self._num_queued(peer) > MAX_QUEUED_REPLAYS:  # noqa: ASYNC110
-                await asyncio.sleep(QUEUE_CHECK_S)  # links don't say when they have written
-        return True
-
     def send(self, peer: Peer, message: edge_pb2.LinkMessage, lane: Lane) -> None:
         """Put a message on the link to a peer, dialled if there is none."""
         try:
@@ -86,13 +60,8 @@ class Pushing:
             log.warning("node %s can't be pushed to: %s", peer.node_id, e)
             self._on_unreachable(peer.node_id)
 
-    def _max_rows(self, session: int) -> int:
-        shape = self._journal.shape(session)
-        if shape is None or shape.hidden_size is None:
-            return MAX_REPLAYED_ROWS
-        return min(MAX_REPLAYED_ROWS, MAX_FRAME_BYTES // (shape.hidden_size * ITEM_BYTES[shape.dtype]))
-
-    def _num_queued(self, peer: Peer) -> int:
+    def num_queued(self, peer: Peer) -> int:
+        """Messages that wait at the link for prefill rows."""
         return self._pool.num_queued(peer.node_id, peer.address, Lane.PREFILL)
 
 

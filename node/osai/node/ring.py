@@ -9,17 +9,19 @@ from typing import Self
 
 import torch
 
-from osai.core.errors import InternalError, OsaiError, from_proto
+from osai.core.errors import from_proto
 from osai.core.frames import FrameShape
 from osai.core.link import Outbox
 from osai.core.link_pool import Lane, LinkPool
-from osai.node.engine.api import Input, Rows, StepOutput
+from osai.node.engine.api import StepOutput
 from osai.node.engine.engine import Engine
+from osai.node.feeding import Feeding
 from osai.node.held_rows import HeldRows
 from osai.node.intake import Intake
 from osai.node.journal import DEFAULT_BYTES, Journal
 from osai.node.owners import Owners
 from osai.node.pushing import Pushing
+from osai.node.replays import Replays
 from osai.node.session_desk import SessionDesk
 from osai.node.stage import (
     Action,
@@ -70,16 +72,16 @@ class Ring:
     ) -> None:
         self._me = me
         self.on_echo: Callable[[str, float], None] = lambda *_: None
-        self._table = StageTable()
-        self._owners = Owners()
+        self._table, self._owners = StageTable(), Owners()
         self._intake = Intake(self._table, self._tell)
-        self._tasks = asyncio.TaskGroup()
-        self._over = False
+        self._tasks, self._over = asyncio.TaskGroup(), False
         self.engine = make_engine(self.stepped)
         self._pool = LinkPool(me.node_id, self._answered, lambda peer, _reason: self._lost(peer))
-        self._journal, self._held = Journal(journal_bytes), HeldRows()
-        self._pushing = Pushing(self._table, self._pool, self._journal, self._lost)
-        self._desk = SessionDesk(self._table, self.engine, self._journal, self._held, self._tell, self._perform)
+        journal, held = Journal(journal_bytes), HeldRows()
+        self._pushing = Pushing(self._pool, journal, self._lost)
+        self._replays = Replays(self._table, journal, self._pushing, self._perform)
+        self._feeding = Feeding(self._table, self.engine, held, self._tell, self._perform)
+        self._desk = SessionDesk(self._table, self.engine, journal, held, self._tell, self._perform)
 
     @property
     def num_sessions(self) -> int:
@@ -128,12 +130,12 @@ class Ring:
         match message.WhichOneof("kind"):
             case "frames":
                 for rows, data in self._intake.rows_of(owner, message.frames):
-                    self._submit(rows, data, owner)
+                    self._feeding.submit(rows, data, owner)
             case "open":
                 await self._desk.open(owner, self._owners.peer(owner), message.open)
             case "resume":
                 for rows, data, sender in await self._desk.resume(owner, message.resume):
-                    self._submit(rows, data, sender)
+                    self._feeding.submit(rows, data, sender)
             case "follow":
                 self._desk.follow(owner, message.follow)
             case "close":
@@ -142,23 +144,6 @@ class Ring:
                 self._tell(owner, edge_pb2.LinkMessage(echo=message.probe))
             case kind:
                 log.warning("peer %d sent %s, which a node does not take; ignored", owner, kind or "nothing known")
-
-    def _submit(self, rows: Rows, data: torch.Tensor, owner: int | None) -> None:
-        """Give rows to the engine; if it refuses them, tell `owner`, or end the session where they are this node's."""
-        try:
-            match self._table.take(rows):
-                case "run":
-                    self.engine.submit(Input(rows=rows, data=data.long() if data.dtype == torch.int32 else data))
-                case "hold":
-                    self._held.add(rows, data, owner)
-                case "drop":
-                    log.info("dropped rows %d to %d of session %016x, epoch %d", rows.position,
-                             rows.position + rows.count, rows.session, rows.epoch)  # fmt: skip
-        except OsaiError as e:
-            if owner is None:
-                self._perform(self._table.fail(rows.session, e))
-            else:
-                self._tell(owner, write_failed(rows.session, rows.epoch, e))
 
     def stepped(self, output: StepOutput) -> None:
         """The engine's `on_output`."""
@@ -190,7 +175,7 @@ class Ring:
                     batch = edge_pb2.TokenBatch(tokens=[write_token(token) for token in action.tokens])
                     self._tell(action.owner, edge_pb2.LinkMessage(tokens=batch))
                 case Replay() if not self._over:
-                    self._tasks.create_task(self._replay(action))
+                    self._tasks.create_task(self._replays.run(action))
                 case Report():
                     self._tell(action.owner, write_report(action))
                 case Fail():
@@ -201,22 +186,13 @@ class Ring:
                 case Release() if not self._over:  # a link may end later than the ring; the engine ends too then
                     self._desk.release(action)
 
-    async def _replay(self, action: Replay) -> None:
-        try:
-            if not await self._pushing.replay(action):
-                self._perform(self._table.cannot_replay(action))
-        except Exception as e:
-            log.exception("session %016x can't be replayed", action.session)
-            error = InternalError(f"a replay failed here ({type(e).__name__}); the log says more")
-            self._perform(self._table.fail(action.session, error))
-
     def _return(self, action: Return) -> None:
         tokens = torch.tensor(action.token_ids, dtype=torch.int32)  # [num_sessions]
         if action.peer.node_id != self._me.node_id:
             self._pushing.tokens(action.peer, action.rows, tokens)
             return
         for rows, token in zip(action.rows, tokens, strict=True):  # this node is head and tail
-            self._submit(rows, token[None], owner=None)
+            self._feeding.submit(rows, token[None], None)
 
     def _tell(self, owner: int, message: edge_pb2.LinkMessage) -> None:
         if not self._owners.tell(owner, message):

@@ -4,12 +4,11 @@ The shell (osai.node.ring) feeds it what arrives and carries out the actions tha
 the loss of a stage is told in docs/architecture.md.
 """
 
-from collections import OrderedDict
 from typing import Literal
 
-from osai.core.errors import InvalidRequestError, OsaiError, UnavailableError, UnknownSessionError
+from osai.core.errors import OsaiError, UnavailableError
 from osai.core.prefix import BLOCK_TOKENS
-from osai.node import stage_flow, stage_ways
+from osai.node import stage_epochs, stage_flow, stage_ways
 from osai.node.engine.api import Rows, StepOutput
 from osai.node.stage import (
     Action,
@@ -23,10 +22,10 @@ from osai.node.stage import (
     Report,
     ResumeRequest,
 )
+from osai.node.stage_book import SessionBook
 from osai.node.stage_checks import check_epoch, check_span
-from osai.node.stage_sessions import StageSession, Way, spec_of
+from osai.node.stage_sessions import spec_of
 
-NUM_REMEMBERED_CLOSED = 4096  # frames of a session may still be on their way when it closes
 ORPHAN_S = 60.0  # without an owner: enough for a client to find another coordinator, or for one to be restarted
 
 
@@ -35,8 +34,7 @@ class StageTable:
 
     def __init__(self) -> None:
         self._spans: dict[str, HostedSpan] = {}
-        self._sessions: dict[int, StageSession] = {}
-        self._closed: OrderedDict[int, int] = OrderedDict()  # session -> epoch
+        self._sessions = SessionBook()
 
     @property
     def num_sessions(self) -> int:
@@ -69,18 +67,8 @@ class StageTable:
             AssignmentError: if this node does not serve that span of those weights, or the epoch has been overtaken.
         """
         span, old = check_span(request, self._spans.get(request.model_id)), self._sessions.get(request.session)
-        check_epoch(request, old, self._closed.get(request.session, 0))
-        self._sessions[request.session] = StageSession(
-            request=request,
-            span=span,
-            scope=old.scope if old else scope,
-            owner=owner,
-            owner_scope=scope,
-            num_known=request.num_known,
-            waiting=request.resume and not request.follow,
-            successor=None if request.resume or request.follow else Way(request.successor, 0),
-        )
-        self._closed.pop(request.session, None)
+        check_epoch(request, old, self._sessions.closed_epoch(request.session) or 0)
+        self._sessions.enter(stage_epochs.entered(request, span, owner, scope, old))
         cut_to = min(old.landed, request.num_known - 1) if old else None
         return Opening(spec=spec_of(request, span, scope), cut_to=cut_to)
 
@@ -98,23 +86,11 @@ class StageTable:
             UnknownSessionError: if the session is not open.
             InvalidRequestError: if rows would be missing.
         """
-        entry = self._open(request.session)
-        if entry.owner != owner or entry.epoch != request.epoch or not entry.waiting:
-            return False
-        if request.position > entry.landed:
-            raise InvalidRequestError(f"rows from {request.position} on would come, and {entry.landed} is the next one")
-        return True
+        return stage_epochs.begins(self._sessions.get_open(request.session), request, owner)
 
     def begin(self, request: ResumeRequest) -> list[Action]:
         """An epoch begins, see `begins`: what the successor lacks is replayed, and rows that come are run."""
-        entry = self._sessions[request.session]
-        entry.waiting, entry.landed, entry.due = False, request.position, request.position
-        lacks = not entry.is_tail and request.push_from < request.position
-        entry.successor = Way(entry.request.successor, request.push_from, replaying=lacks)
-        replays: list[Action] = []
-        if entry.successor.replaying:
-            replays.append(Replay(session=request.session, epoch=request.epoch, to_follower=False))
-        return replays + (stage_ways.follow(entry, request.follow) if request.follow else [])
+        return stage_epochs.begin(self._sessions[request.session], request)
 
     def follow(self, request: FollowRequest, owner: int) -> list[Action]:
         """Push a session's rows to a standby of the successor too, from those in the journal on.
@@ -122,7 +98,7 @@ class StageTable:
         Raises:
             UnknownSessionError: if the session is not open.
         """
-        entry = self._open(request.session)
+        entry = self._sessions.get_open(request.session)
         current = entry.owner == owner and entry.epoch == request.epoch
         return stage_ways.follow(entry, request) if current else []
 
@@ -132,11 +108,9 @@ class StageTable:
         Raises:
             UnknownSessionError: if the session was never open here.
         """
-        entry = self._sessions.get(rows.session)
-        if entry is None:
-            if rows.session in self._closed:
-                return None
-            raise UnknownSessionError(f"session {rows.session:016x} is not open on this node")
+        if self._sessions.closed_epoch(rows.session) is not None:
+            return None
+        entry = self._sessions.get_open(rows.session)
         return entry.span if rows.epoch == entry.request.epoch and entry.owner is not None else None
 
     def take(self, rows: Rows) -> Literal["run", "hold", "drop"]:
@@ -144,41 +118,27 @@ class StageTable:
 
         A gap is the engine's to refuse.
         """
-        entry = self._sessions.get(rows.session)
-        if entry is None or rows.epoch != entry.request.epoch or entry.owner is None:
-            return "drop"
-        if entry.waiting:
-            return "hold"
-        if entry.due is None:  # all stages' rows begin where the first of them lacks KV
-            entry.landed = min(entry.landed, rows.position)
-        elif rows.position != entry.due:
-            return "drop" if rows.position < entry.due else "run"
-        entry.due = rows.position + rows.count
-        return "run"
+        return stage_epochs.take(self._sessions.get(rows.session), rows)
 
     def stepped(self, output: StepOutput) -> list[Action]:
         """What follows from one step of the engine; rows of sessions closed meanwhile are left out."""
-        actions: list[Action] = []
-        for rows, error in output.failed:
-            actions += self.fail(rows.session, error)
-        if output.sampled:
-            actions += stage_flow.tokens(self._sessions, output.sampled)
-        return actions + stage_flow.landed(self._sessions, output.rows)
+        failed = [action for rows, error in output.failed for action in self.fail(rows.session, error)]
+        drawn = stage_flow.tokens(self._sessions, output.sampled) if output.sampled else []
+        return failed + drawn + stage_flow.landed(self._sessions, output.rows)
 
     def next_replay(self, replay: Replay, max_rows: int) -> tuple[Peer, Rows] | None:
         """The next rows that are to be pushed; None once all have been: rows are pushed as they land, then."""
-        entry = self._current(replay.session, replay.epoch)
+        entry = self._sessions.get_current(replay.session, replay.epoch)
         return stage_ways.next_rows(entry, replay, max_rows) if entry else None
 
     def is_replaying(self, replay: Replay) -> bool:
         """Whether a replay has not caught up yet, and its way is still there."""
-        entry = self._current(replay.session, replay.epoch)
-        way = entry and (entry.follower if replay.to_follower else entry.successor)
-        return bool(way and way.replaying and entry and entry.owner is not None)
+        entry = self._sessions.get_current(replay.session, replay.epoch)
+        return entry is not None and stage_ways.is_replaying(entry, replay)
 
     def cannot_replay(self, replay: Replay) -> list[Action]:
         """The journal does not hold what `next_replay` has named."""
-        entry = self._current(replay.session, replay.epoch)
+        entry = self._sessions.get_current(replay.session, replay.epoch)
         return stage_ways.cannot_replay(entry, replay) if entry else []
 
     def fail(self, session: int, error: OsaiError) -> list[Action]:
@@ -190,14 +150,13 @@ class StageTable:
 
     def refused(self, session: int, epoch: int, node_id: str, error: OsaiError) -> list[Action]:
         """A peer can't take a session's rows; nothing where they do not go there any more."""
-        entry = self._current(session, epoch)
+        entry = self._sessions.get_current(session, epoch)
         return stage_ways.lost_to(entry, node_id, error) if entry else []
 
     def num_nameable_blocks(self, session: int, owner: int) -> int:
         """How many full blocks of a session's KV `owner` may name for later sessions.
 
-        A name is a claim that nobody can check. None of another's sessions, therefore, nor of one that it has taken
-        over: whoever lies harms the sessions of its own scope alone.
+        A name is a claim that nobody can check: none of another's sessions, therefore, nor of one that was taken over.
         """
         entry = self._sessions.get(session)
         if entry is None or entry.owner != owner or entry.scope != entry.owner_scope:
@@ -209,10 +168,7 @@ class StageTable:
         entry = self._sessions.get(session)
         if entry is None or (epoch and epoch < entry.epoch):
             return []
-        del self._sessions[session]
-        self._closed[session] = max(epoch, entry.epoch)
-        while len(self._closed) > NUM_REMEMBERED_CLOSED:
-            self._closed.popitem(last=False)
+        self._sessions.remove(session, max(epoch, entry.epoch))
         return [Release(session=session, block_hashes=block_hashes)]
 
     def owner_lost(self, owner: int, now_s: float) -> None:
@@ -234,20 +190,10 @@ class StageTable:
                 actions += self.close(session) if now_s - entry.orphaned_s >= ORPHAN_S else []
             elif entry.request.follow and entry.landed != entry.reported:
                 entry.reported = entry.landed
-                report = Report(owner=entry.owner, session=session, epoch=entry.epoch, position=entry.landed)
-                actions.append(report)
+                actions.append(Report(owner=entry.owner, session=session, epoch=entry.epoch, position=entry.landed))
         return actions
 
     def peer_lost(self, node_id: str) -> list[Action]:
         """The link to a peer broke: rows that go there go nowhere until a later epoch; what is here stays."""
         error = UnavailableError(f"node {node_id} was lost; try again", subject=node_id)
         return [action for entry in self._sessions.values() for action in stage_ways.lost_to(entry, node_id, error)]
-
-    def _open(self, session: int) -> StageSession:
-        if session not in self._sessions:
-            raise UnknownSessionError(f"session {session:016x} is not open on this node")
-        return self._sessions[session]
-
-    def _current(self, session: int, epoch: int) -> StageSession | None:
-        entry = self._sessions.get(session)
-        return entry if entry is not None and entry.epoch == epoch else None

@@ -32,6 +32,12 @@ def next_rows(entry: StageSession, replay: Replay, max_rows: int) -> tuple[Peer,
     return way.peer, Rows(session=entry.number, epoch=entry.epoch, position=start, count=end - start)
 
 
+def is_replaying(entry: StageSession, replay: Replay) -> bool:
+    """Whether a replay has not caught up yet, and its way is still there."""
+    way = entry.follower if replay.to_follower else entry.successor
+    return way is not None and way.replaying and entry.owner is not None
+
+
 def cannot_replay(entry: StageSession, replay: Replay) -> list[Action]:
     """The journal no longer holds what a replay is to push."""
     way = entry.follower if replay.to_follower else entry.successor

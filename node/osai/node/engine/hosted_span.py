@@ -20,10 +20,11 @@ from osai.node.engine.kv_span import SpanKV, StepKV
 from osai.node.engine.layout import Part
 from osai.node.engine.options import SpanInfo
 from osai.node.engine.sampling import Draw, sample
-from osai.node.engine.session import StepPart
+from osai.node.engine.session import StepPart, TailState
 from osai.node.engine.span_model import SpanModel
 from osai.node.engine.step_runner import StepRunner, make_runner, runner_kind, tables_device
 
+_Draws = dict[int, tuple[TailState, Draw]]  # the tail as the step found it: the loop may put another in its place
 _NUM_MEASURED_STEPS = 3  # the median of three leaves out one that was disturbed
 
 
@@ -114,20 +115,20 @@ class HostedSpan:
         finally:
             self._runner.copies.wait()
 
-    def _draws(self, parts: list[StepPart]) -> tuple[dict[int, Draw], list[int], dict[int, OsaiError]]:
+    def _draws(self, parts: list[StepPart]) -> tuple[_Draws, list[int], dict[int, OsaiError]]:
         """What the tail is to draw, by place in `parts`; the packed rows whose logits it takes; who can't."""
-        draws: dict[int, Draw] = {}
+        draws: _Draws = {}
         logits_of: list[int] = []
         failed: dict[int, OsaiError] = {}
         row = 0
         for i, part in enumerate(parts):
             rows, tail = part.chunk.rows, part.session.tail
             row += rows.count
-            spec, end = part.session.spec, rows.position + rows.count
+            spec, end = part.session.spec, rows.position + rows.count  # after the tail: Engine.resume puts it first
             if tail is None or end < spec.num_known_tokens or not part.chunk.is_newest:
                 continue
             try:
-                draws[i] = tail.draw(end - spec.num_prompt_tokens, end)
+                draws[i] = tail, tail.draw(end - spec.num_prompt_tokens, end)
                 logits_of.append(row - 1)
             except OsaiError as e:
                 failed[i] = e
@@ -151,18 +152,18 @@ class HostedSpan:
 
 
 def _sample(
-    parts: list[StepPart], draws: dict[int, Draw], logits: torch.Tensor, failed: dict[int, OsaiError]
+    parts: list[StepPart], draws: _Draws, logits: torch.Tensor, failed: dict[int, OsaiError]
 ) -> dict[int, Sampled]:
     """Draw from logits [len(draws), vocab_size]; notes in `failed` who can't."""
     sampled: dict[int, Sampled] = {}
-    for (i, draw), drawn in zip(draws.items(), sample(logits, list(draws.values())), strict=True):
+    all_drawn = sample(logits, [draw for _, draw in draws.values()])
+    for (i, (tail, draw)), drawn in zip(draws.items(), all_drawn, strict=True):
         if isinstance(drawn, OsaiError):
             failed[i] = drawn
             continue
         session, rows = parts[i].session, parts[i].chunk.rows
         index = draw.position - session.spec.num_prompt_tokens
-        if session.tail is not None:
-            session.tail.note(index, drawn.token_id)
+        tail.note(index, drawn.token_id)
         sampled[i] = Sampled(
             session=rows.session,
             epoch=rows.epoch,
