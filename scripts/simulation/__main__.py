@@ -1,0 +1,5 @@
+"""Runs it."""
+
+from scripts.simulation.cli import main
+
+main()
