@@ -86,7 +86,9 @@ def _coverage(model: Model) -> str:
         return f"yes, by {min(model.replicas, default=0)} or more"
     if model.missing:
         return f"no: {model.missing}"
-    return f"no: {len(gaps)} layers have no node, the first is {gaps[0]}" if gaps else "no: the nodes' spans do not join"
+    return (
+        f"no: {len(gaps)} layers have no node, the first is {gaps[0]}" if gaps else "no: the nodes' spans do not join"
+    )
 
 
 def _node_row(node: Node) -> tuple[str, ...]:
