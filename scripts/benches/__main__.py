@@ -3,7 +3,22 @@
 from typing import Any
 
 import click
-from scripts.benches import batch, fairness, gpu, hop, memory, peer, prefill, route, single, step, wan, wire
+from scripts.benches import (
+    batch,
+    churn,
+    fairness,
+    gpu,
+    hop,
+    memory,
+    peer,
+    prefill,
+    recovery,
+    route,
+    single,
+    step,
+    wan,
+    wire,
+)
 from scripts.benches.cli import Bench, Output, count_option, output_options, run_asked, run_benches
 
 from osai.core.logs import configure_logs
@@ -22,6 +37,8 @@ BENCHES: dict[str, Bench] = {
     "wire": lambda: wire.run(wire.Options()),
     "wan": lambda: wan.run(wan.Options()),
     "route": lambda: route.run(route.Options()),
+    "recovery": lambda: recovery.run(recovery.Options()),
+    "churn": lambda: churn.run(churn.Options()),
     "gpu": lambda: gpu.run(gpu.Options()),
 }
 
@@ -32,7 +49,7 @@ def main() -> None:
     configure_logs("warning")
 
 
-for module in (step, single, batch, prefill, fairness, peer, memory, wire, wan, route, gpu):
+for module in (step, single, batch, prefill, fairness, peer, memory, wire, wan, route, recovery, churn, gpu):
     main.add_command(module.command)
 
 

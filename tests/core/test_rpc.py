@@ -37,9 +37,9 @@ asyncio.run(main())
 
 
 @asynccontextmanager
-async def raw_server(handler: Handler, **limits: int) -> AsyncIterator[str]:
+async def raw_server(handler: Handler, *, max_message_bytes: int = rpc.CLIENT_API_MAX_BYTES) -> AsyncIterator[str]:
     """A server whose call /t/Call takes and gives bytes."""
-    server = rpc.make_server(**limits)
+    server = rpc.make_server(max_message_bytes=max_message_bytes)
     call: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(handler)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t", {"Call": call}),))
     port = rpc.bind(server, "127.0.0.1:0")

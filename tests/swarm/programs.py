@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,8 @@ from osai.core.manifest import public_key_pem, sign
 
 READY_DEADLINE_S = 90.0  # three nodes import torch at once on two busy cores
 STOP_DEADLINE_S = 15.0
+
+sys.path.append(str(Path(__file__).parents[2]))  # scripts/ is a package there
 
 
 class Program:
@@ -184,3 +186,21 @@ def wait_until(condition: Any, timeout_s: float, what: str) -> float:  # noqa: A
             raise AssertionError(f"not within {timeout_s} s: {what}")
         time.sleep(0.02)
     return time.monotonic() - start
+
+
+async def chaos(folder: Path, *names: str, **shape: Any) -> list[str]:  # noqa: ANN401 - as of replace()
+    """Run experiments of `scripts/chaos` once each, all on one swarm; what was wrong.
+
+    Args:
+        folder: for logs.
+        names: of the experiments.
+        shape: fields of their swarm's Shape that are to differ, so that it is small.
+    """
+    from scripts.chaos_runs.__main__ import EXPERIMENTS
+    from scripts.chaos_runs.campaign import Campaign
+
+    known = {one.name: one for one in EXPERIMENTS}
+    campaign = Campaign(seed=1, num_runs=1, logs=folder)
+    await campaign.run([replace(known[name], shape=replace(known[name].shape, **shape)) for name in names])
+    assert len(campaign.ran) == len(names)
+    return campaign.failures()

@@ -1,0 +1,1 @@
+"""Swarms of real processes under faults: what `scripts/chaos` and the tests of recovery run."""
