@@ -13,7 +13,7 @@ from scripts.benches.echo_stage import echo, echo_stage, open_session
 from scripts.benches.raw_echo import grpc_echo_server, tcp_echo_server
 
 from osai.core.layers import LayerRange
-from osai.node.stage import Peer
+from osai.node.stages.stage import Peer
 
 NODE_ID = "second"
 LAYERS = LayerRange(2, 3)

@@ -20,7 +20,7 @@ from osai.core.errors import DeadlineExceededError, UnavailableError
 from osai.core.layers import LayerRange
 from osai.node.engine.api import Input, Rows, StepOutput
 from osai.node.ring import Ring
-from osai.node.stage import Peer
+from osai.node.stages.stage import Peer
 from osai.node.wire import write_batch
 
 NODE_ID = "first"

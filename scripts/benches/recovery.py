@@ -35,9 +35,9 @@ NUM_AFTER = 4
 MAX_TOKENS = 2048
 FOLLOW_FACTOR = 2.0  # a standby computes the rows beside the session: so many times its prefill alone, and
 FOLLOW_S = 25.0  # more: four processes share this machine's cores meanwhile
-STANDBY_NOTES = (
+STANDBY_NOTE = (
     f"The standby has {FOLLOW_FACTOR:g} times the prefill alone and {FOLLOW_S:g} s more to catch up, while the session "
-    "goes on: all share the machine. One that is killed before costs what the standby still lacks.",
+    "goes on: all share the machine. A loss before that costs what the standby still lacks."
 )
 GOAL = Goal(bar=1.5, aim=1.2, at_most=True)
 STANDBY_GOAL = Goal(bar=0.2, aim=0.1, at_most=True)
@@ -154,7 +154,7 @@ def _result(options: Options, model: BenchModel, turns: Turns) -> Result:
         notes=(
             "Pause: from SIGKILL of the tail's process to the next token at the client, or a longer gap after it.",
             "Against: the same rows computed at once by the same layers in a process of its own, one thread.",
-            *(STANDBY_NOTES if options.standby else ()),
+            *((STANDBY_NOTE,) if options.standby else ()),
         ),
         figures={
             **asdict(options),

@@ -16,7 +16,7 @@ from scripts.benches.samples import Summary
 from scripts.benches.table import Table
 
 from osai.coordinator.catalog import ServedModel
-from osai.coordinator.routing import RouteWish, find_pipeline
+from osai.coordinator.routes.routing import RouteWish, find_pipeline
 from osai.coordinator.swarm import NodeState, SpanState
 from osai.core.layers import LayerRange
 

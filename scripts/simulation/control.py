@@ -9,7 +9,7 @@ from scripts.simulation.network import Network
 from scripts.simulation.trace import Trace
 
 from osai.coordinator.control_service import HEARTBEAT_INTERVAL_S
-from osai.coordinator.registrar import Assignment, Registrar, Wish
+from osai.coordinator.placing.registrar import Assignment, Registrar, Wish
 from osai.coordinator.swarm import NodeState, Swarm
 from osai.core.errors import AssignmentError, OsaiError
 from osai.node.membership import Assigned

@@ -13,15 +13,15 @@ from scripts.simulation.model import MODEL
 from scripts.simulation.surroundings import Surroundings
 
 from osai.coordinator.api import ModelView, SwarmView
-from osai.coordinator.balancing import Balancer, Outlook
 from osai.coordinator.catalog import Catalog
 from osai.coordinator.client_service import ClientService
 from osai.coordinator.control_service import ControlService
 from osai.coordinator.discovery import ANNOUNCE_INTERVAL_S, LOOK_INTERVAL_S, RECORD_TTL_S
 from osai.coordinator.generations import SwarmGenerations
-from osai.coordinator.registrar import Registrar
+from osai.coordinator.placing.balancing import Balancer, Outlook
+from osai.coordinator.placing.registrar import Registrar
 from osai.coordinator.run import SETTLE_S
-from osai.coordinator.supervision_config import SupervisionConfig
+from osai.coordinator.sessions.config import SupervisionConfig
 from osai.coordinator.swarm import Swarm
 
 

@@ -1,4 +1,4 @@
-"""Sessions open, go on and close on a simulated node: osai.node.session_desk over the simulated engine."""
+"""Sessions open, go on and close on a simulated node: osai.node.stages.session_desk over the simulated engine."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,9 +6,9 @@ from scripts.simulation.engine import SimulatedEngine
 
 from osai.core.errors import AssignmentError, OsaiError, ResourceExhaustedError
 from osai.node.engine.api import Rows
-from osai.node.journal import Journal
-from osai.node.stage import Action, Opening
-from osai.node.stage_table import StageTable
+from osai.node.stages.journal import Journal
+from osai.node.stages.stage import Action, Opening
+from osai.node.stages.table import StageTable
 from osai.node.wire import read_follow, read_open, read_resume, write_failed
 from osai.proto import edge_pb2
 

@@ -20,7 +20,6 @@ from scripts.simulation.surroundings import Surroundings
 from osai.coordinator.swarm import NodeState
 from osai.core.errors import AssignmentError, OsaiError, ResourceExhaustedError, UnavailableError
 from osai.core.protocol import PROTOCOL_VERSION
-from osai.node.journal import Journal
 from osai.node.membership import (
     Action,
     Announce,
@@ -36,7 +35,8 @@ from osai.node.membership import (
     Stop,
     Withdraw,
 )
-from osai.node.stage import HostedSpan, Peer
+from osai.node.stages.journal import Journal
+from osai.node.stages.stage import HostedSpan, Peer
 
 TICK_S = 1.0  # of an idle node; heartbeats are a multiple of it
 BUSY_TICK_S = 0.2  # of the real one, where something may be due

@@ -7,7 +7,7 @@ from osai.core.layers import LayerRange
 from osai.node.delays import HostedLayers, Neighbour
 from osai.node.engine.step_load import StepLoad
 from osai.node.membership import SpanStatus
-from osai.node.stage import Peer
+from osai.node.stages.stage import Peer
 
 
 def span_state(span: SpanStatus, num_free_kv_tokens: int, load: StepLoad | None) -> SpanState:

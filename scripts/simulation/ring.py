@@ -13,8 +13,8 @@ from scripts.simulation.node_links import NodeLinks
 from osai.core.errors import OsaiError, from_proto
 from osai.core.frames import FrameShape
 from osai.node.engine.api import Rows, StepOutput
-from osai.node.journal import Journal
-from osai.node.stage import (
+from osai.node.stages.journal import Journal
+from osai.node.stages.stage import (
     Action,
     Deliver,
     Fail,
@@ -27,7 +27,7 @@ from osai.node.stage import (
     Report,
     Return,
 )
-from osai.node.stage_table import StageTable
+from osai.node.stages.table import StageTable
 from osai.node.wire import write_failed, write_report, write_token
 from osai.proto import common_pb2, edge_pb2
 

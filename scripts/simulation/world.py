@@ -22,7 +22,7 @@ from scripts.simulation.surroundings import Surroundings
 from scripts.simulation.trace import Trace
 from scripts.simulation.volunteers import Volunteers
 
-from osai.coordinator import arrange
+from osai.coordinator.placing import arrange
 from osai.coordinator.swarm import NodeState, joined, replicas
 
 SAMPLE_S = 1.0  # of the curves

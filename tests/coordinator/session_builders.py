@@ -2,8 +2,7 @@
 
 from coordinator.builders import stage
 from osai.coordinator.api import Rerouted, StageView
-from osai.coordinator.session import Session
-from osai.coordinator.session_actions import (
+from osai.coordinator.sessions.actions import (
     Action,
     Begin,
     Close,
@@ -18,7 +17,8 @@ from osai.coordinator.session_actions import (
     SendIds,
     TokenEvent,
 )
-from osai.coordinator.supervision_config import SupervisionConfig
+from osai.coordinator.sessions.config import SupervisionConfig
+from osai.coordinator.sessions.session import Session
 from osai.core.errors import OsaiError
 
 PIPELINE = (stage("a", 0, 2), stage("b", 2, 4), stage("c", 4, 6))

@@ -7,7 +7,7 @@ changes every later token.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from osai.coordinator.session_actions import Opened
+from osai.coordinator.sessions.actions import Opened
 from osai.core.errors import AssignmentError, InvalidRequestError, OsaiError, UnavailableError, UnknownSessionError
 from osai.core.layers import LayerRange
 

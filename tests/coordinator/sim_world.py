@@ -10,9 +10,8 @@ from typing import Any, cast
 from coordinator.builders import MODEL, model, node, span
 from coordinator.sim_stage import SimStage, Spec, reference, unreachable
 from osai.coordinator.api import Rerouted, StageView, Waiting
-from osai.coordinator.routing import RouteWish, find_pipeline, find_standby
-from osai.coordinator.session import Session
-from osai.coordinator.session_actions import (
+from osai.coordinator.routes.routing import RouteWish, find_pipeline, find_standby
+from osai.coordinator.sessions.actions import (
     Action,
     Close,
     Detour,
@@ -29,7 +28,8 @@ from osai.coordinator.session_actions import (
     SendIds,
     TokenEvent,
 )
-from osai.coordinator.supervision_config import SupervisionConfig
+from osai.coordinator.sessions.config import SupervisionConfig
+from osai.coordinator.sessions.session import Session
 from osai.coordinator.swarm_state import NodeState
 from osai.core.errors import NotCoveredError, OsaiError, UnavailableError
 from osai.core.layers import LayerRange

@@ -16,7 +16,7 @@ from coordinator.builders import MODEL, model
 from osai.coordinator import control_service
 from osai.coordinator.catalog import Catalog, ServedModel
 from osai.coordinator.control_service import HEARTBEAT_INTERVAL_S, ControlService
-from osai.coordinator.registrar import Assignment, Registrar
+from osai.coordinator.placing.registrar import Assignment, Registrar
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import (

@@ -9,9 +9,9 @@ import pytest
 from coordinator.builders import MODEL
 from coordinator.fake_stage import FakeStage, failed, refusing, silent, stages, tokens
 from coordinator.world import REQUEST, all_closed, collected, dead_stage, failure, three, world
-from osai.coordinator import refusals
 from osai.coordinator.api import Chunk, Finished, GenerationRequest, Started, Waiting
-from osai.coordinator.session import SupervisionConfig
+from osai.coordinator.sessions import refusals
+from osai.coordinator.sessions.session import SupervisionConfig
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import (
     AssignmentError,

@@ -24,7 +24,7 @@ from osai.coordinator.api import (
     Started,
     Waiting,
 )
-from osai.coordinator.session import SupervisionConfig
+from osai.coordinator.sessions.session import SupervisionConfig
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import ContextExceededError, InvalidRequestError, ResourceExhaustedError, UnavailableError
 from osai.core.layers import LayerRange

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from osai.coordinator.placement import ModelSize, place
+from osai.coordinator.placing.placement import ModelSize, place
 from osai.coordinator.swarm import joined as end_to_end
 from osai.coordinator.swarm import replicas
 from osai.core.layers import LayerRange

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from osai.coordinator.arrange import Budget, search
-from osai.coordinator.flow import joins, throughput
-from osai.coordinator.hosts import Arrangement, Host, Hosts
-from osai.coordinator.placement import ModelSize, place
-from osai.coordinator.planner import Move, PlannerConfig, best_span, is_safe, plan
+from osai.coordinator.placing.arrange import Budget, search
+from osai.coordinator.placing.flow import joins, throughput
+from osai.coordinator.placing.hosts import Arrangement, Host, Hosts
+from osai.coordinator.placing.placement import ModelSize, place
+from osai.coordinator.placing.planner import Move, PlannerConfig, best_span, is_safe, plan
 from osai.coordinator.swarm import replicas
 from osai.core.layers import LayerRange
 

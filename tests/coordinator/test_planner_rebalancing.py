@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from coordinator.builders import MODEL, model, node, span
-from osai.coordinator.capacity import what_is_missing
-from osai.coordinator.demand import HALF_LIFE_S, Demand
-from osai.coordinator.members import Member, Wish
-from osai.coordinator.rebalancing import Order, Rebalancer, RebalancingConfig
+from osai.coordinator.placing.capacity import what_is_missing
+from osai.coordinator.placing.demand import HALF_LIFE_S, Demand
+from osai.coordinator.placing.members import Member, Wish
+from osai.coordinator.placing.rebalancing import Order, Rebalancer, RebalancingConfig
 from osai.coordinator.roster import Roster
 from osai.coordinator.swarm import NodeState
 from osai.coordinator.text import Tokenizer

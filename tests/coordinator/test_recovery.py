@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osai.coordinator.recovery import StageStart, Standing, check_standing, plan_resume
+from osai.coordinator.sessions.recovery import StageStart, Standing, check_standing, plan_resume
 from osai.core.errors import PeerError
 
 KNOWN = 20

@@ -4,7 +4,7 @@ import pytest
 
 from coordinator.builders import MODEL, model, node, span
 from osai.coordinator.catalog import Catalog
-from osai.coordinator.registrar import Registrar, Wish
+from osai.coordinator.placing.registrar import Registrar, Wish
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import AssignmentError, InvalidRequestError, UnknownModelError

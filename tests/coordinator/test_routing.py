@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from coordinator.builders import MODEL, model, node, span, stage
 from osai.coordinator.api import StageView
 from osai.coordinator.catalog import ServedModel
-from osai.coordinator.routing import RouteWish, find_pipeline, find_standby, hop_s, is_routable
+from osai.coordinator.routes.routing import RouteWish, find_pipeline, find_standby, hop_s, is_routable
 from osai.coordinator.swarm import NodeState, SpanState
 from osai.coordinator.swarm_state import DEFAULT_DELAY_S
 from osai.coordinator.text import Tokenizer

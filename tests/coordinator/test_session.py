@@ -21,8 +21,7 @@ from coordinator.session_builders import (
     session,
     token,
 )
-from osai.coordinator.session import Session
-from osai.coordinator.session_actions import (
+from osai.coordinator.sessions.actions import (
     Action,
     Begin,
     Close,
@@ -37,6 +36,7 @@ from osai.coordinator.session_actions import (
     SendIds,
     TokenEvent,
 )
+from osai.coordinator.sessions.session import Session
 from osai.core.errors import (
     CancelledError,
     DeadlineExceededError,

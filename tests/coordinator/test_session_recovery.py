@@ -21,8 +21,8 @@ from coordinator.session_builders import (
     token,
 )
 from osai.coordinator.api import Rerouted, StageView, Waiting
-from osai.coordinator.session import Session
-from osai.coordinator.session_actions import Begin, Close, Emit, End, FindPipeline, Found, Open, OpenKind
+from osai.coordinator.sessions.actions import Begin, Close, Emit, End, FindPipeline, Found, Open, OpenKind
+from osai.coordinator.sessions.session import Session
 from osai.core.errors import (
     AssignmentError,
     DeadlineExceededError,

@@ -7,7 +7,7 @@ import pytest
 from coordinator.sim_stage import reference
 from coordinator.sim_world import NUM_LAYERS, SimWorld
 from osai.coordinator.api import Rerouted
-from osai.coordinator.session_actions import Begin, Resume
+from osai.coordinator.sessions.actions import Begin, Resume
 from osai.core.errors import ResourceExhaustedError
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]

@@ -3,8 +3,8 @@
 from coordinator.builders import stage
 from coordinator.session_builders import PIPELINE, closed, ids, looked, opened, reopened, running, starts, token
 from osai.coordinator.api import Rerouted
-from osai.coordinator.session import Session
-from osai.coordinator.session_actions import Action, Emit, FindStandby, Follow, OpenFollower
+from osai.coordinator.sessions.actions import Action, Emit, FindStandby, Follow, OpenFollower
+from osai.coordinator.sessions.session import Session
 from osai.core.errors import InvalidRequestError, ResourceExhaustedError, UnavailableError
 
 STANDBYS = tuple(stage(f"{each.node_id}2", each.span.start, each.span.end) for each in PIPELINE)

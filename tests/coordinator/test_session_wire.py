@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from coordinator.builders import stage
 from osai.coordinator.plan import GenerationPlan
-from osai.coordinator.session_actions import Follow, Open, Opened, OpenFollower, OpenKind, Resume, SendIds
-from osai.coordinator.session_wire import SessionWriter, read_opened
+from osai.coordinator.sessions.actions import Follow, Open, Opened, OpenFollower, OpenKind, Resume, SendIds
+from osai.coordinator.sessions.messages import SessionWriter, read_opened
 from osai.coordinator.wire import write_sampling
 from osai.core.frames import FrameShape, check_batch
 from osai.core.prefix import shareable_hashes

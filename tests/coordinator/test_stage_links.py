@@ -5,9 +5,9 @@ from typing import cast
 import pytest
 
 from coordinator.builders import stage
-from osai.coordinator import stage_links
-from osai.coordinator.session_wire import write_close
-from osai.coordinator.stage_links import CLOSE_S, StageLinks
+from osai.coordinator.sessions import stage_links
+from osai.coordinator.sessions.messages import write_close
+from osai.coordinator.sessions.stage_links import CLOSE_S, StageLinks
 from osai.core.errors import UnavailableError
 from osai.core.link_pool import LinkPool
 from osai.proto import edge_pb2
@@ -69,7 +69,7 @@ def test_a_node_that_comes_back_is_told_then(*, is_dead: bool) -> None:
 def test_after_a_while_the_node_has_closed_it_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     it, _ = links()
     now_s = [100.0]
-    monkeypatch.setattr("osai.coordinator.stage_links.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("osai.coordinator.sessions.stage_links.time.monotonic", lambda: now_s[0])
     it.close(AWAY, write_close(7, 2))
     now_s[0] += CLOSE_S
     it.flush()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from coordinator.builders import EOS
 from osai.coordinator.api import Chunk, Finished, GeneratedToken, KnownToken
 from osai.coordinator.plan import GenerationPlan
-from osai.coordinator.session import TokenEvent
+from osai.coordinator.sessions.session import TokenEvent
 from osai.coordinator.text import Tokenizer
 from osai.coordinator.transcript import Transcript
 from osai.core.errors import ContextExceededError

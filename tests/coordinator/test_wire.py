@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osai.coordinator.session_actions import TokenEvent
+from osai.coordinator.sessions.actions import TokenEvent
 from osai.coordinator.swarm import NodeState, SpanState
 from osai.coordinator.wire import read_node, read_token, write_sampling
 from osai.core.errors import InvalidRequestError, PeerError

@@ -15,7 +15,7 @@ from osai.coordinator.admission import QueueConfig
 from osai.coordinator.api import GenerationEvent, GenerationRequest, SwarmView
 from osai.coordinator.catalog import Catalog, ServedModel
 from osai.coordinator.generations import SwarmGenerations
-from osai.coordinator.session import SupervisionConfig
+from osai.coordinator.sessions.session import SupervisionConfig
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import OsaiError

@@ -17,7 +17,7 @@ from osai.node.edge_service import EdgeService
 from osai.node.engine.api import Input, Rows, SessionSpec, StepOutput
 from osai.node.engine.engine import Engine
 from osai.node.ring import Ring, ServedSpan
-from osai.node.stage import HostedSpan, Peer
+from osai.node.stages.stage import HostedSpan, Peer
 from osai.proto import common_pb2, edge_pb2, edge_pb2_grpc
 
 Message = edge_pb2.LinkMessage

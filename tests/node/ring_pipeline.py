@@ -20,9 +20,9 @@ from osai.node.edge_service import EdgeService
 from osai.node.engine.api import Rows, StepOutput
 from osai.node.engine.engine import Engine
 from osai.node.engine.options import EngineOptions
-from osai.node.journal import DEFAULT_BYTES
 from osai.node.ring import Ring, ServedSpan
-from osai.node.stage import HostedSpan, Peer
+from osai.node.stages.journal import DEFAULT_BYTES
+from osai.node.stages.stage import HostedSpan, Peer
 from osai.node.wire import write_batch
 from osai.proto import common_pb2, edge_pb2, edge_pb2_grpc
 

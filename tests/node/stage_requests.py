@@ -6,8 +6,8 @@ from typing import Any
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 from osai.node.engine.api import Rows, Sampled, StepOutput
-from osai.node.stage import HostedSpan, Keep, OpenRequest, Peer, ResumeRequest
-from osai.node.stage_table import StageTable
+from osai.node.stages.stage import HostedSpan, Keep, OpenRequest, Peer, ResumeRequest
+from osai.node.stages.table import StageTable
 
 NEXT = Peer(node_id="next", address="127.0.0.1:2")
 HEAD = Peer(node_id="head", address="127.0.0.1:1")

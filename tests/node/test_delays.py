@@ -25,7 +25,7 @@ from osai.node.delays import (
 from osai.node.engine.step_load import KEPT_S, StepMeter
 from osai.node.membership import SpanStatus
 from osai.node.record import NodeFacts, write_record, write_span
-from osai.node.stage import Peer
+from osai.node.stages.stage import Peer
 from osai.proto import record_pb2
 
 MODEL, DIGEST = "me/small", b"d" * 32

@@ -12,7 +12,7 @@ import pytest
 
 from node.fake_engine import MIDDLE, NEXT, Message, Node, hidden, node, open_session, rows
 from osai.core.errors import UnavailableError, from_proto
-from osai.node.stage import Peer
+from osai.node.stages.stage import Peer
 
 NOTICED_S = 2.0 + 1.0  # a busy machine takes its time to say so
 START_S = 30.0  # a process that imports gRPC on a busy machine

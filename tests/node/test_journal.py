@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from osai.core.frames import FrameShape
-from osai.node.journal import Journal
+from osai.node.stages.journal import Journal
 from osai.proto import common_pb2
 
 SHAPE = FrameShape(dtype=common_pb2.DTYPE_BFLOAT16, hidden_size=4)

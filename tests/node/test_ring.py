@@ -42,8 +42,8 @@ from osai.core.protocol import PROTOCOL_VERSION, hello
 from osai.core.rpc import EDGE_MAX_BYTES, error_of, insecure_channel
 from osai.node import edge_service, owners
 from osai.node.engine.api import Sampled
-from osai.node.stage import Peer
-from osai.node.stage_table import ORPHAN_S
+from osai.node.stages.stage import Peer
+from osai.node.stages.table import ORPHAN_S
 from osai.node.wire import write_batch
 from osai.proto import common_pb2, edge_pb2, edge_pb2_grpc
 

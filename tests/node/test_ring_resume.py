@@ -12,7 +12,7 @@ from node.ring_pipeline import SESSION, Conductor, StageNode, stage_node
 from osai.core.errors import AssignmentError, UnavailableError, from_proto
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
-from osai.node.journal import DEFAULT_BYTES
+from osai.node.stages.journal import DEFAULT_BYTES
 from osai.proto import common_pb2, edge_pb2
 
 SPANS = {"a": LayerRange(0, 2), "b": LayerRange(2, 4), "c": LayerRange(4, 6)}

@@ -15,7 +15,7 @@ from osai.core.errors import (
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 from osai.node.engine.api import Sampled, StepOutput
-from osai.node.stage import Deliver, Fail, Forward, OpenRequest, Release, Return
+from osai.node.stages.stage import Deliver, Fail, Forward, OpenRequest, Release, Return
 
 
 def test_only_the_tail_gets_what_sampling_needs() -> None:

@@ -17,8 +17,8 @@ from node.stage_requests import NEXT, SPARE, request, table
 from osai.core.errors import AssignmentError, UnavailableError, UnknownSessionError
 from osai.core.frames import FrameShape
 from osai.node.engine.api import Rows, StepOutput
-from osai.node.journal import Journal
-from osai.node.stage import Action, Fail, FollowRequest, Forward, Keep, Peer, Release, Replay, ResumeRequest
+from osai.node.stages.journal import Journal
+from osai.node.stages.stage import Action, Fail, FollowRequest, Forward, Keep, Peer, Release, Replay, ResumeRequest
 from osai.proto import common_pb2
 
 SESSIONS = st.integers(1, 2)

@@ -24,7 +24,7 @@ from osai.core.errors import (
     UnknownSessionError,
 )
 from osai.node.engine.api import Rows, Sampled
-from osai.node.stage import (
+from osai.node.stages.stage import (
     Deliver,
     Fail,
     FollowRequest,
@@ -35,7 +35,7 @@ from osai.node.stage import (
     Report,
     Return,
 )
-from osai.node.stage_table import ORPHAN_S, StageTable
+from osai.node.stages.table import ORPHAN_S, StageTable
 
 REPLAY = Replay(session=1, epoch=2, to_follower=False)
 FOLLOW = FollowRequest(session=1, epoch=1, follower=SPARE, follow_from=2)

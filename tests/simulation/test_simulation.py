@@ -12,11 +12,12 @@ import pytest
 from scripts.simulation.scenario import NAMES, FailureConfig, ModelConfig, Scenario, named
 from scripts.simulation.world import simulate
 
-from osai.coordinator import opening, planner
-from osai.coordinator.recovery import StageStart, Standing, plan_resume
-from osai.coordinator.session_actions import SendIds
-from osai.coordinator.session_wire import SessionWriter
-from osai.node.journal import Journal
+from osai.coordinator.placing import planner
+from osai.coordinator.sessions import opening
+from osai.coordinator.sessions.actions import SendIds
+from osai.coordinator.sessions.messages import SessionWriter
+from osai.coordinator.sessions.recovery import StageStart, Standing, plan_resume
+from osai.node.stages.journal import Journal
 from osai.proto import edge_pb2
 
 NUM_SEEDS = 20

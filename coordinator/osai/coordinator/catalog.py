@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from osai.coordinator.api import ChatMessage
-from osai.coordinator.placement import ModelSize
+from osai.coordinator.placing.placement import ModelSize
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import ManifestError, SetupError, UnknownModelError, WeightsError
 from osai.core.manifest import MANIFEST_FILE, Manifest, SignedManifest, TrustPolicy, is_text, parse, verify

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from osai.coordinator.admission import QueueConfig
-from osai.coordinator.supervision_config import SupervisionConfig
+from osai.coordinator.sessions.config import SupervisionConfig
 from osai.core.manifest import TrustPolicy
 
 DEFAULT_COVERAGE_WAIT_S = SupervisionConfig().coverage_wait_s

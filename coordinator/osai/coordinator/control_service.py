@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from osai.coordinator.registrar import Assignment, Registrar, Wish
+from osai.coordinator.placing.registrar import Assignment, Registrar, Wish
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.wire import read_node
 from osai.core.errors import AssignmentError, OsaiError, PeerError, ProtocolMismatchError, UnavailableError

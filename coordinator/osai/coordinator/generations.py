@@ -17,14 +17,14 @@ from osai.coordinator.api import (
     SwarmView,
 )
 from osai.coordinator.catalog import Catalog, ServedModel
-from osai.coordinator.generation import Generation, new_number
 from osai.coordinator.plan import plan_generation
-from osai.coordinator.refusals import TRY_ELSEWHERE, Refusals
-from osai.coordinator.route_finder import RouteFinder
-from osai.coordinator.session import Session, SupervisionConfig
-from osai.coordinator.session_runner import Happening, SessionRunner, read_happenings
-from osai.coordinator.session_watch import SessionWatch
-from osai.coordinator.stage_links import StageLinks
+from osai.coordinator.sessions.generation import Generation, new_number
+from osai.coordinator.sessions.refusals import TRY_ELSEWHERE, Refusals
+from osai.coordinator.sessions.route_finder import RouteFinder
+from osai.coordinator.sessions.runner import Happening, SessionRunner, read_happenings
+from osai.coordinator.sessions.session import Session, SupervisionConfig
+from osai.coordinator.sessions.stage_links import StageLinks
+from osai.coordinator.sessions.watch import SessionWatch
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.waiting_room import WaitingRoom
 from osai.core.errors import InvalidRequestError, NotCoveredError, OsaiError, ResourceExhaustedError

@@ -12,21 +12,21 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from osai.coordinator.api import Generations, SwarmView
-from osai.coordinator.balancing import Balancer, Outlook
 from osai.coordinator.catalog import Catalog, load_model
 from osai.coordinator.client_service import ClientService
 from osai.coordinator.config import CoordinatorConfig
 from osai.coordinator.control_service import ControlService
-from osai.coordinator.demand import CountedGenerations, Demand
 from osai.coordinator.discovery import Discovery
 from osai.coordinator.gateway.app import create_app
 from osai.coordinator.gateway.metering import MeteredGenerations
 from osai.coordinator.gateway.metrics import Metrics
 from osai.coordinator.gateway.server import HttpServer
 from osai.coordinator.generations import SwarmGenerations
-from osai.coordinator.registrar import Registrar
+from osai.coordinator.placing.balancing import Balancer, Outlook
+from osai.coordinator.placing.demand import CountedGenerations, Demand
+from osai.coordinator.placing.registrar import Registrar
 from osai.coordinator.roster import Roster
-from osai.coordinator.supervision_config import SupervisionConfig
+from osai.coordinator.sessions.config import SupervisionConfig
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.view import view_models, view_node
 from osai.core.addresses import reachable_host

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from osai.coordinator.api import Chunk, Finished, GeneratedToken, KnownToken
 from osai.coordinator.plan import GenerationPlan
-from osai.coordinator.session import TokenEvent
+from osai.coordinator.sessions.session import TokenEvent
 from osai.coordinator.text import Detokenizer, StopMatcher, Tokenizer
 from osai.core.errors import ContextExceededError
 

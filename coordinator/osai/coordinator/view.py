@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from osai.coordinator.api import ModelView, NodeView, SpanView
 from osai.coordinator.catalog import ServedModel
-from osai.coordinator.routing import is_routable
+from osai.coordinator.routes.routing import is_routable
 from osai.coordinator.swarm import NodeState, replicas, serving
 
 

@@ -3,7 +3,7 @@
 import math
 
 from osai.coordinator.api import StageView
-from osai.coordinator.session_actions import TokenEvent
+from osai.coordinator.sessions.actions import TokenEvent
 from osai.coordinator.swarm import NodeState, SpanState
 from osai.core.errors import PeerError
 from osai.core.layers import LayerRange

@@ -18,9 +18,9 @@ from osai.core.trust_files import read_trust
 from osai.node.bench_cli import bench
 from osai.node.config import NodeConfig, Wish
 from osai.node.cores import default_num_threads
-from osai.node.journal import DEFAULT_BYTES
 from osai.node.machine import prepare_cores
 from osai.node.pid_file import leave, running_here
+from osai.node.stages.journal import DEFAULT_BYTES
 
 DEFAULT_STATE = Path("~/.local/state/osai/node")
 HEALTH_TIMEOUT_S = 3.0

@@ -6,7 +6,7 @@ from typing import Literal
 
 from osai.core.layers import LayerRange
 from osai.core.manifest import TrustPolicy
-from osai.node.journal import DEFAULT_BYTES
+from osai.node.stages.journal import DEFAULT_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from osai.core.layers import LayerRange
 from osai.core.records import NODES_KEY
 from osai.node.delays import Delays, HostedLayers, Neighbour, successors
 from osai.node.membership import SpanStatus
-from osai.node.stage import Peer
+from osai.node.stages.stage import Peer
 from osai.proto import record_pb2
 
 log = logging.getLogger(__name__)

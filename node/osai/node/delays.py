@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from osai.core.layers import LayerRange
-from osai.node.stage import Peer
+from osai.node.stages.stage import Peer
 
 MAX_PEERS = 16  # links that are kept for it; routing takes other peers of a span to be as far as these
 ROUND_S = 10.0  # between rounds of probes to a peer, give or take a fifth: nodes that start together do not keep step

@@ -24,7 +24,7 @@ from osai.node.load_count import CountedBytes, Progress
 from osai.node.membership import Assigned, SpanStatus
 from osai.node.ring import ServedSpan
 from osai.node.span_plan import SpanPlan, plan_span
-from osai.node.stage import HostedSpan
+from osai.node.stages.stage import HostedSpan
 from osai.node.weights.source import open_source
 from osai.node.weights.verified import VerifiedCheckpoint
 from osai.node.wire import WIRE_DTYPES

@@ -8,8 +8,8 @@ import torch
 from osai.core.errors import BadFrameError, OsaiError
 from osai.core.frames import FrameShape, check_batch
 from osai.node.engine.api import Rows
-from osai.node.stage import HostedSpan
-from osai.node.stage_table import StageTable
+from osai.node.stages.stage import HostedSpan
+from osai.node.stages.table import StageTable
 from osai.node.wire import read_rows, read_tensor, write_failed
 from osai.proto import edge_pb2
 

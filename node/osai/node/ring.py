@@ -15,15 +15,15 @@ from osai.core.link import Outbox
 from osai.core.link_pool import Lane, LinkPool
 from osai.node.engine.api import StepOutput
 from osai.node.engine.engine import Engine
-from osai.node.feeding import Feeding
-from osai.node.held_rows import HeldRows
 from osai.node.intake import Intake
-from osai.node.journal import DEFAULT_BYTES, Journal
 from osai.node.owners import Owners
-from osai.node.pushing import Pushing
-from osai.node.replays import Replays
-from osai.node.session_desk import SessionDesk
-from osai.node.stage import (
+from osai.node.stages.feeding import Feeding
+from osai.node.stages.held_rows import HeldRows
+from osai.node.stages.journal import DEFAULT_BYTES, Journal
+from osai.node.stages.pushing import Pushing
+from osai.node.stages.replays import Replays
+from osai.node.stages.session_desk import SessionDesk
+from osai.node.stages.stage import (
     Action,
     Deliver,
     Fail,
@@ -36,7 +36,7 @@ from osai.node.stage import (
     Report,
     Return,
 )
-from osai.node.stage_table import StageTable
+from osai.node.stages.table import StageTable
 from osai.node.wire import write_failed, write_report, write_token
 from osai.proto import edge_pb2
 

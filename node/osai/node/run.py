@@ -27,7 +27,7 @@ from osai.node.membership import SpanStatus
 from osai.node.process import NodeProcess
 from osai.node.record import NodeFacts
 from osai.node.ring import Ring
-from osai.node.stage import Peer
+from osai.node.stages.stage import Peer
 from osai.proto import edge_pb2, edge_pb2_grpc
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from osai.core.layers import LayerRange
 from osai.core.prefix import HASH_BYTES, num_shareable_blocks
 from osai.core.sampling import SamplingParams
 from osai.node.engine.api import Rows, Sampled
-from osai.node.stage import FollowRequest, OpenRequest, Peer, Report, ResumeRequest
+from osai.node.stages.stage import FollowRequest, OpenRequest, Peer, Report, ResumeRequest
 from osai.proto import common_pb2, edge_pb2
 
 WIRE_DTYPES: dict[torch.dtype, common_pb2.DType.ValueType] = {

@@ -1,0 +1,1 @@
+"""Which node hosts which layers: decisions, and the shell that tells the nodes."""

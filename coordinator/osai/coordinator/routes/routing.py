@@ -1,0 +1,188 @@
+"""Which nodes a session runs through: the cheapest ring of stages that there is, and who may stand by. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from osai.coordinator.api import StageView
+from osai.coordinator.catalog import ServedModel
+from osai.coordinator.routes.graph import RouteGraph
+from osai.coordinator.routes.hop import Hop, shortlist
+from osai.coordinator.routes.search import cheapest_ring
+from osai.coordinator.swarm import NodeState, SpanState, gaps, joined, replicas, serving
+from osai.core.errors import NotCoveredError
+from osai.core.layers import LayerRange
+
+STAGE_S = 0.005  # of one stage more: makes fewer stages win over slightly faster ones
+SESSION_SHARE = 0.25  # of a step, for each session that a node runs: their rows go in the same steps
+ROW_SHARE = 1 / 32  # of a step, for each row that waits: rows of one step are that much cheaper than steps of their own
+MAX_HOP_S = 10.0  # what is slower is no worse: bounds what a record can claim
+STANDBY_VERSION = 2  # of the protocol: older nodes can't stand by
+
+# What goes before time, as seconds: exact up to 400 stages, 1,000 layers and 100 stages that are short of KV.
+_LAYER_S = 2.0**12  # for each layer whose KV must be computed again
+_SHORT_S = 2.0**22  # for each stage that is short of KV
+_SUSPECT_S = 2.0**29
+
+Offer = tuple[NodeState, SpanState]
+Kind = tuple[bytes, str]  # stages of one pipeline must have the same manifest digest and dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteWish:
+    """What a session asks of its pipeline.
+
+    Attributes:
+        num_tokens: prompt and generated.
+        sessions: node id -> sessions that this coordinator runs on it.
+        avoid: ids of nodes that have refused the session, or were lost.
+        avoid_edges: (from, to) by node ids: links that broke while both ends are there.
+        kept: nodes that hold this session's KV, and of which layers: the pipeline that computes the fewest layers again
+            goes first. Empty for a new session.
+        suspects: ids of nodes that are used only where no other way is.
+        min_version: of the protocol, that every stage must speak.
+    """
+
+    num_tokens: int
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    avoid: frozenset[str] = frozenset()
+    avoid_edges: frozenset[tuple[str, str]] = frozenset()
+    kept: Mapping[str, LayerRange] = field(default_factory=dict)
+    suspects: frozenset[str] = frozenset()
+    min_version: int = 1
+
+
+def find_pipeline(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWish) -> tuple[StageView, ...] | None:
+    """The pipeline to try for a session; None where there is no way around what it avoids.
+
+    In this order: as few suspects as can be, as few stages that by their last word have no room for the session's KV
+    (that word is some seconds old, and it may share KV that is there already; the stage itself knows, and is asked), as
+    few layers as can be to compute again, and then the least time for a token to go round. Ties go to the lower node
+    id, so that the result depends on its input alone.
+
+    Args:
+        nodes: the swarm. What drains is not used.
+        model: of which every stage must have the manifest.
+        wish: what else matters.
+
+    Raises:
+        NotCoveredError: if some layer has no ready node that speaks the version, or the spans do not join end to end.
+    """
+    offers = _offers(nodes, model, wish.min_version)
+    num_layers = model.facts.num_layers
+    if pipeline := _route([offer for offer in offers if offer[0].node_id not in wish.avoid], num_layers, wish):
+        return pipeline
+    if _joins(offers, num_layers):
+        return None
+    raise _not_covered(model, offers, wish.min_version)
+
+
+def find_standby(nodes: Iterable[NodeState], model: ServedModel, stage: StageView, wish: RouteWish) -> StageView | None:
+    """The node that is to stand by for a stage: of the same span and kind, with room for the session's KV.
+
+    The one with the least load goes first. A suspect is no help, and neither is one that the stage before, among
+    `wish.kept`, can't reach.
+    """
+    offers = _offers(nodes, model, max(wish.min_version, STANDBY_VERSION))
+    kinds = {_kind(span) for node, span in _offers(nodes, model, 1) if node.node_id in {stage.node_id, *wish.kept}}
+    before = [node_id for node_id, layers in wish.kept.items() if layers.end == stage.span.start]
+    others = [
+        (hop_s(node, span, wish), node.node_id, node)
+        for node, span in offers
+        if span.layers == stage.span and _kind(span) in kinds and span.num_free_kv_tokens >= wish.num_tokens
+        if node.node_id not in wish.avoid | wish.suspects | wish.kept.keys() | {stage.node_id}
+        if not any((node_id, node.node_id) in wish.avoid_edges for node_id in before)
+    ]
+    if not others:
+        return None
+    _, node_id, node = min(others, key=lambda other: other[:2])
+    return StageView(node_id=node_id, address=node.address, span=stage.span)
+
+
+def is_routable(nodes: Iterable[NodeState], model: ServedModel) -> bool:
+    """Whether some pipeline joins from a model's first layer to its last."""
+    return _joins(_offers(nodes, model, 1), model.facts.num_layers)
+
+
+def hop_s(node: NodeState, span: SpanState, wish: RouteWish) -> float:
+    """Expected seconds of a session's step on a span, queueing included.
+
+    Sessions are those that the node tells of, which other coordinators' are among, or this coordinator's, which are
+    newer. A share of a step for each, not a whole step: rows of all sessions go in one.
+    """
+    num_sessions = max(node.num_sessions, wish.sessions.get(node.node_id, 0))
+    load = SESSION_SHARE * num_sessions + ROW_SHARE * span.num_waiting_rows
+    return min(STAGE_S + (span.recent_step_s or span.step_time_s) * (1.0 + load), MAX_HOP_S)
+
+
+def _offers(nodes: Iterable[NodeState], model: ServedModel, min_version: int) -> list[Offer]:
+    digest = model.manifest.digest
+    return [
+        offer
+        for offer in serving(sorted(nodes, key=attrgetter("node_id")), model.model_id)
+        if offer[1].manifest_digest == digest and offer[0].protocol_version >= min_version
+    ]
+
+
+def _kind(span: SpanState) -> Kind:
+    return span.manifest_digest, span.dtype
+
+
+def _by_kind(offers: Iterable[Offer]) -> dict[Kind, list[Offer]]:
+    kinds: dict[Kind, list[Offer]] = {}
+    for offer in offers:
+        kinds.setdefault(_kind(offer[1]), []).append(offer)
+    return {kind: kinds[kind] for kind in sorted(kinds)}
+
+
+def _joins(offers: Iterable[Offer], num_layers: int) -> bool:
+    return any(joined([span.layers for _, span in some], num_layers) for some in _by_kind(offers).values())
+
+
+def _route(offers: list[Offer], num_layers: int, wish: RouteWish) -> tuple[StageView, ...] | None:
+    rings = [
+        ring
+        for some in _by_kind(offers).values()
+        if (ring := _ring([_hop(node, span, wish) for node, span in some], num_layers, wish)) is not None
+    ]
+    if not rings:
+        return None
+    _, best = min(rings, key=lambda ring: ring[0])
+    addresses = {node.node_id: node.address for node, _ in offers}
+    return tuple(
+        StageView(node_id=hop.node_id, address=addresses[hop.node_id], span=LayerRange(hop.start, hop.end))
+        for hop in best
+    )
+
+
+def _ring(hops: list[Hop], num_layers: int, wish: RouteWish) -> tuple[float, tuple[Hop, ...]] | None:
+    """The cheapest ring of one kind; of many replicas of a span the worse half is looked at only where it must be."""
+    short = shortlist(hops)
+    ring = cheapest_ring(RouteGraph(short, num_layers, wish.avoid_edges))
+    if ring is None and len(short) < len(hops):  # all links between those were broken
+        return cheapest_ring(RouteGraph(hops, num_layers, wish.avoid_edges))
+    return ring
+
+
+def _hop(node: NodeState, span: SpanState, wish: RouteWish) -> Hop:
+    node_id, cost, layers = node.node_id, hop_s(node, span, wish), span.layers
+    is_kept = bool(wish.kept) and wish.kept.get(node_id) == layers
+    if wish.kept and not is_kept:
+        cost += _LAYER_S * len(layers)
+    if span.num_free_kv_tokens < wish.num_tokens and not is_kept:
+        cost += _SHORT_S
+    if node_id in wish.suspects:
+        cost += _SUSPECT_S
+    return Hop(node_id, layers.start, layers.end, cost, node.delays, node.usual_delay_s, node.least_delay_s)
+
+
+def _not_covered(model: ServedModel, offers: list[Offer], min_version: int) -> NotCoveredError:
+    speaking = f" that speaks version {min_version} of the protocol" if min_version > 1 else ""
+    if missing := gaps(replicas([span.layers for _, span in offers], model.facts.num_layers)):
+        ranges = ", ".join(str(gap) for gap in missing)
+        return NotCoveredError(
+            f"layers {ranges} of {model.model_id} have no ready node{speaking}; try again when one has joined"
+        )
+    return NotCoveredError(
+        f"the spans of {model.model_id} do not join into a pipeline of one dtype; more nodes must join"
+    )

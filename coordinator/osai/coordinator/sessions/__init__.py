@@ -1,0 +1,1 @@
+"""One session, from its first epoch to its end: decisions, and the shell that carries them out."""

@@ -1,0 +1,1 @@
+"""The sessions that cross this node, and what becomes of their rows."""
