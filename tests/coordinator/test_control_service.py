@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -49,18 +50,21 @@ class Coordinator:
     address: str
     service: ControlService
     stop: Callable[[], Any]
+    changes: list[None]  # one each time that a node has come to serve something else
 
 
 @asynccontextmanager
 async def coordinator(tokenizer: Tokenizer) -> AsyncIterator[Coordinator]:
     served, swarm = model(tokenizer), Swarm()
-    service = ControlService("c" * 32, swarm, Registrar(Catalog([served]), swarm), DHT)
+    changes: list[None] = []
+    registrar = Registrar(Catalog([served]), swarm)
+    service = ControlService("c" * 32, swarm, registrar, DHT, on_served=lambda: changes.append(None))
     server = make_server()
     control_pb2_grpc.add_ControlServicer_to_server(service, server)
     address = f"127.0.0.1:{bind(server, '127.0.0.1:0')}"
     await server.start()
     try:
-        yield Coordinator(served, swarm, address, service, lambda: server.stop(None))
+        yield Coordinator(served, swarm, address, service, lambda: server.stop(None), changes)
     finally:
         await server.stop(None)
 
@@ -156,6 +160,25 @@ async def test_heartbeats_bring_news_and_the_end_of_the_stream_a_loss(tokenizer:
             await other.kinds(2)
             assigned = other.told[1].assignment.span
             assert (assigned.start, assigned.end) == (0, 6)  # what the first had is free again
+
+
+async def test_waiting_sessions_are_told_only_when_what_a_node_serves_has_changed(tokenizer: Tokenizer) -> None:
+    def span(state: str) -> record_pb2.SpanRecord:
+        layers = common_pb2.LayerRange(start=0, end=6)
+        return record_pb2.SpanRecord(
+            model_id=MODEL, span=layers, manifest_digest=b"d" * 32, dtype="float32", state=state
+        )
+
+    def is_seen(sequence: int) -> bool:
+        return [seen.sequence for seen in it.swarm.nodes] == [sequence]
+
+    async with coordinator(tokenizer) as it, member(it.address) as node:
+        node.link.send(join())
+        news = [("loading", 0), ("ready", 1), ("ready", 1), ("draining", 2)]
+        for sequence, (state, num_changes) in enumerate(news, 2):
+            node.link.send(heartbeat(sequence=sequence, spans=[span(state)]))
+            await until(partial(is_seen, sequence))
+            assert len(it.changes) == num_changes
 
 
 async def test_leaving_is_noted(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from osai.coordinator.placing.registrar import Assignment, Registrar, Wish
-from osai.coordinator.swarm import Swarm
+from osai.coordinator.swarm import Swarm, served
 from osai.coordinator.wire import read_node
 from osai.core.errors import AssignmentError, OsaiError, PeerError, ProtocolMismatchError, UnavailableError
 from osai.core.layers import LayerRange
@@ -43,6 +43,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     Args:
         on_assigned: told of every assignment that a node gets when it joins.
+        on_served: told when a node has come to serve something else than before.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         registrar: Registrar,
         dht_addresses: tuple[str, ...],
         on_assigned: OnAssigned = lambda _node_id, _assignment: None,
+        on_served: Callable[[], None] = lambda: None,
     ) -> None:
         self._coordinator_id = coordinator_id
         self._swarm = swarm
         self._registrar = registrar
         self._dht_addresses = dht_addresses
         self._on_assigned = on_assigned
+        self._on_served = on_served
         self._streams: dict[str, _Stream] = {}
         self._last_assignment_id = 0
 
@@ -156,7 +159,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
         node = read_node(record)
         if node.node_id != node_id:
             raise PeerError(f"node {node_id} sent the record of {node.node_id}")
+        before = self._swarm.get(node_id)
         self._swarm.heard(node, time.monotonic())
+        if served(self._swarm.get(node_id)) != served(before):
+            self._on_served()
 
 
 def _superseded(node_id: str) -> AssignmentError:

@@ -125,7 +125,12 @@ class CoordinatorProcess:
         host, _, port = self._config.http_listen.rpartition(":")
         http = HttpServer(app, host=host.strip("[]"), port=int(port))
         control = ControlService(
-            self._identity.node_id, self._swarm, self._registrar, self._directory.addresses, self._balancer.assigned
+            self._identity.node_id,
+            self._swarm,
+            self._registrar,
+            self._directory.addresses,
+            self._balancer.assigned,
+            self._generations.swarm_changed,
         )
         metered = MeteredGenerations(counted, metrics=metrics, api="grpc", clock=time.monotonic)
         server, grpc_port = self._grpc_server(metered, control)

@@ -119,6 +119,12 @@ def serving(nodes: Iterable[NodeState], model_id: str) -> Iterator[tuple[NodeSta
                     yield node, span
 
 
+def served(node: NodeState | None) -> frozenset[tuple[str, LayerRange]]:
+    """Models and layers of what a node serves; nothing where there is no node."""
+    spans = node.spans if node is not None and node.state != "draining" else ()
+    return frozenset((span.model_id, span.layers) for span in spans if span.state == "ready")
+
+
 def joined(spans: Iterable[LayerRange], num_layers: int) -> bool:
     """Whether some of `spans` join end to end, from layer 0 to `num_layers`."""
     reached = {0}
