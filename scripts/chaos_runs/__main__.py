@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 import uvloop
-from scripts.chaos_runs import coordinators, kills, last_replica, partitions, soak, stops
+from scripts.chaos_runs import coordinators, kills, last_replica, leaves, partitions, soak, stops
 from scripts.chaos_runs.arena import Experiment
 from scripts.chaos_runs.campaign import Campaign
 
@@ -15,6 +15,7 @@ from osai.core.reporting import reporting_errors
 EXPERIMENTS: tuple[Experiment, ...] = (
     *kills.EXPERIMENTS,
     *stops.EXPERIMENTS,
+    *leaves.EXPERIMENTS,
     *coordinators.EXPERIMENTS,
     *last_replica.EXPERIMENTS,
     *partitions.EXPERIMENTS,

@@ -16,6 +16,7 @@ from osai.core.errors import UnavailableError
 
 READY_DEADLINE_S = 120.0  # nine processes import torch on two cores
 END_DEADLINE_S = 15.0
+LEAVE_DEADLINE_S = 45.0  # a node that drains gives sessions 30 s
 
 
 class Member:
@@ -96,6 +97,17 @@ class Member:
         async with asyncio.timeout(END_DEADLINE_S):
             await self._process.wait()
         self.is_stopped = False
+
+    async def gone(self) -> int:
+        """Wait until its process has ended by itself; its status.
+
+        Raises:
+            TimeoutError: if it does not in time.
+        """
+        if self._process is None:
+            raise UnavailableError(f"{self.name} was not started")
+        async with asyncio.timeout(LEAVE_DEADLINE_S):
+            return await self._process.wait()
 
     def mark(self, text: str) -> None:
         """Write a line into its log."""

@@ -384,18 +384,3 @@ async def test_logprobs_are_asked_for_and_described(tokenizer: Tokenizer) -> Non
         assert started.seed == 7
         assert isinstance(chunk, Chunk)
         assert [(token.text, token.logprob) for token in chunk.tokens] == [(tokenizer.token_text(70), -0.25)]
-
-
-async def test_a_failure_of_ours_closes_the_stages_too(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with three(tokenizer) as (it, members):
-
-        def broken(*_: object) -> str:
-            raise ZeroDivisionError
-
-        running = asyncio.create_task(collected(it))
-        session = (await members[0].got("frames")).frames.frames[0].session
-        monkeypatch.setattr("osai.coordinator.transcript.Detokenizer.add", broken)
-        members[2].say(tokens(session, 60))
-        with pytest.raises(ZeroDivisionError):
-            await running
-        await all_closed(members, session)

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.builders import EOS, MODEL
 from coordinator.fake_stage import FakeStage, Keeping, failed, progress, refusing, stages, tokens
-from coordinator.world import REQUEST, World, collected, failure, three
+from coordinator.world import REQUEST, World, all_closed, collected, failure, three
 from osai.coordinator.admission import QueueConfig
 from osai.coordinator.api import (
     Chunk,
@@ -304,3 +304,18 @@ async def test_a_resumed_session_does_not_stand_in_line(tokenizer: Tokenizer) ->
         sessions = {message.frames.frames[0].session for message in head.of("frames")}
         tail.say(tokens((sessions - {SESSION}).pop(), 60, finish="stop"))
         assert token_ids(await new) == [60]
+
+
+async def test_a_failure_of_ours_closes_the_stages_too(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with three(tokenizer) as (it, members):
+
+        def broken(*_: object) -> str:
+            raise ZeroDivisionError
+
+        running = asyncio.create_task(collected(it))
+        session = (await members[0].got("frames")).frames.frames[0].session
+        monkeypatch.setattr("osai.coordinator.transcript.Detokenizer.add", broken)
+        members[2].say(tokens(session, 60))
+        with pytest.raises(ZeroDivisionError):
+            await running
+        await all_closed(members, session)

@@ -1,4 +1,4 @@
-"""Nodes that are killed or hang in mid-generation: clients see a pause, and the tokens of an undisturbed run."""
+"""Nodes that are killed, hang or leave in mid-generation: clients see a pause, and the tokens of an undisturbed run."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from swarm.programs import chaos
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(240)]
 
 
-async def test_killed_and_stopped_stages_are_replaced_and_the_tokens_stay_the_same(tmp_path: Path) -> None:
-    kills = [f"kill-{stage}-{moment}" for stage in ("head", "middle", "tail") for moment in ("prefill", "decode")]
-    assert await chaos(tmp_path, *kills, "adjacent", "stop", num_replicas=2) == []
+async def test_killed_stopped_and_leaving_stages_are_replaced_and_the_tokens_stay_the_same(tmp_path: Path) -> None:
+    kills = ("kill-head-decode", "kill-middle-prefill", "kill-tail-decode", "adjacent")
+    assert await chaos(tmp_path, *kills, "stop", "leave-node", num_replicas=2) == []
 
 
 async def test_standbys_take_the_place_of_a_killed_stage(tmp_path: Path) -> None:
