@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -27,6 +28,15 @@ DTYPES: dict[Any, Any] = {  # numpy's: the wire's
 Message = edge_pb2.LinkMessage
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Open:
+    """A session on the node; `owner` is the link that it was opened on: tokens go there."""
+
+    asked: edge_pb2.OpenSession
+    recorded: RecordedSession
+    owner: Any
+
+
 class RecordedNode(edge_pb2_grpc.EdgeServicer):
     """Speaks for the recorded node called `name`.
 
@@ -43,7 +53,7 @@ class RecordedNode(edge_pb2_grpc.EdgeServicer):
         self._span = RecordedSpan.of(recording, name)
         self._said = _said(recording, self.node_id)
         self._hello = next(Message.FromString(said.data) for said in recording.of(LINK, name) if not said.by_dialler)
-        self._open: dict[int, tuple[edge_pb2.OpenSession, RecordedSession]] = {}
+        self._open: dict[int, _Open] = {}
         self._links: dict[str, tuple[EdgeLink, asyncio.Task[OsaiError]]] = {}
 
     @asynccontextmanager
@@ -96,14 +106,14 @@ class RecordedNode(edge_pb2_grpc.EdgeServicer):
         match message.WhichOneof("kind"):
             case "open":
                 self._refuse_new(message.open)
-                session = self._span.session(message.open.sampling)
-                self._open[message.open.session] = message.open, session
+                recorded = self._span.session(message.open.sampling)
+                self._open[message.open.session] = _Open(asked=message.open, recorded=recorded, owner=context)
                 opened = edge_pb2.SessionOpened(session=message.open.session, epoch=message.open.epoch)
                 await context.write(Message(opened=opened))
             case "frames":
                 for frame, rows in rows_of(message.frames):
                     if frame.session in self._open:
-                        await self._compute(frame, rows, context)
+                        await self._compute(frame, rows)
             case "close":
                 self._open.pop(message.close.session, None)
             case "hello" | None:
@@ -111,18 +121,18 @@ class RecordedNode(edge_pb2_grpc.EdgeServicer):
             case kind:
                 raise BadFrameError(f"a message of the kind {kind}, which the release does not know")
 
-    async def _compute(self, frame: edge_pb2.Frame, rows: Rows, context: Any) -> None:  # noqa: ANN401 - gRPC's
-        opened, session = self._open[frame.session]
+    async def _compute(self, frame: edge_pb2.Frame, rows: Rows) -> None:
+        session = self._open[frame.session]
         for position, row in enumerate(rows, frame.position):
             self.num_rows += 1
-            if session.is_tail:
-                if position >= opened.num_prompt_tokens - 1:
-                    await self._draw(opened, session, position, context)
+            if session.recorded.is_tail:
+                if position >= session.asked.num_prompt_tokens - 1:
+                    await self._draw(session, position)
             else:
-                self._push(opened, frame.epoch, position, session.output(position, row))
+                self._push(session.asked, frame.epoch, position, session.recorded.output(position, row))
 
-    async def _draw(self, opened: edge_pb2.OpenSession, session: RecordedSession, position: int, context: Any) -> None:  # noqa: ANN401
-        token_id = session.token(position)
+    async def _draw(self, session: _Open, position: int) -> None:
+        opened, token_id = session.asked, session.recorded.token(position)
         is_last = position + 2 >= opened.max_total_tokens
         token = edge_pb2.Token(
             session=opened.session,
@@ -131,7 +141,7 @@ class RecordedNode(edge_pb2_grpc.EdgeServicer):
             token=common_pb2.SampledToken(token_id=token_id),
             finish=common_pb2.FINISH_REASON_LENGTH if is_last else common_pb2.FINISH_REASON_UNSPECIFIED,
         )
-        await context.write(Message(tokens=edge_pb2.TokenBatch(tokens=[token])))
+        await session.owner.write(Message(tokens=edge_pb2.TokenBatch(tokens=[token])))
         if not is_last:
             self._push(opened, opened.epoch, position + 1, np.array(token_id, dtype=np.int32))
 

@@ -1,4 +1,4 @@
-"""Coordinators that are killed, or leave, with sessions running: these go on through another one, or after its restart."""
+"""Coordinators that are killed, or leave, with sessions running: these go on through another, or after its restart."""
 
 from pathlib import Path
 

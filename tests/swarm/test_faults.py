@@ -50,9 +50,9 @@ def swarm(coordinator: TestSwarm) -> Iterator[TestSwarm]:
     coordinator.stop_nodes()
 
 
-async def generate_and_strike(swarm: TestSwarm, number: signal.Signals) -> tuple[Completion, float]:
-    """Kill or stop the tail in the middle of a generation; what came, and the longest time between two tokens."""
-    builder, pause_s, last_s = CompletionBuilder(with_logprobs=False), 0.0, math.inf
+async def generate_and_strike(swarm: TestSwarm, number: signal.Signals) -> tuple[Completion, float, str]:
+    """Kill or stop the tail in the middle of a generation; what came, the longest time between two tokens, the tail."""
+    builder, pause_s, last_s, tail = CompletionBuilder(with_logprobs=False), 0.0, math.inf, ""
     async with AsyncClient(swarm.address) as client:
         async for event in client.generate(PROMPT, model_id="llama", max_tokens=200, ignore_eos=True, seed=3):
             builder.add(event)
@@ -61,7 +61,7 @@ async def generate_and_strike(swarm: TestSwarm, number: signal.Signals) -> tuple
                 if event.index == 5:
                     tail = builder.pipeline[-1].node_id
                     swarm.nodes[next(name for name, node_id in swarm.ids.items() if node_id == tail)].signal(number)
-    return builder.completion(), pause_s
+    return builder.completion(), pause_s, tail
 
 
 async def test_a_killed_and_a_stopped_node_are_replaced_while_there_are_replicas(
@@ -72,14 +72,12 @@ async def test_a_killed_and_a_stopped_node_are_replaced_while_there_are_replicas
     swarm.add_nodes([[Hosted(model=signed, span=span)] for span in ("0:3", "3:6", "3:6", "3:6")])
     async with AsyncClient(swarm.address) as client:
         undisturbed = await client.complete(PROMPT, model_id="llama", max_tokens=200, ignore_eos=True, seed=3)
-    used = set()
     for number in (signal.SIGKILL, signal.SIGSTOP):
-        completion, pause_s = await generate_and_strike(swarm, number)
+        completion, pause_s, struck = await generate_and_strike(swarm, number)
         assert completion.token_ids == undisturbed.token_ids
         assert completion.num_recoveries >= 1
         assert pause_s < (1.0 if number == signal.SIGKILL else 5.0)
-        used.add(completion.pipeline[-1].node_id)
-    assert len(used) == 2
+        assert completion.pipeline[-1].node_id != struck
     with pytest.raises(NotCoveredError, match=r"layers 3:6 of llama have no ready node.*tokens were generated"):
         await generate_and_strike(swarm, signal.SIGKILL)
 
