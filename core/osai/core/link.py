@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import grpc
 
+from osai.core.call_end import CallEnd
 from osai.core.errors import InternalError, OsaiError, UnavailableError
 from osai.core.frame_stream import OFFER_METADATA_KEY, FrameSender, StreamMessage, dial_stream
 from osai.core.outbox import LinkConfig, Outbox, Wire
@@ -88,14 +89,9 @@ class Link(Generic[SentT, ReceivedT]):
         reason: OsaiError = UnavailableError(f"the link to {self.peer} was closed", subject=self.peer)
         try:
             async with insecure_channel(self.address, max_message_bytes=EDGE_MAX_BYTES, pings=self._pings) as channel:
-                call = self._dial(channel)
-                await self._greet(call)
-                self._on_greeted()
-                await self._carry(call)
+                await self._talk(self._dial(channel))
         except OsaiError as e:
             reason = e
-        except grpc.aio.AioRpcError as e:
-            reason = error_of(e, self.address)
         except Exception as e:  # one message that this side can't handle must not end every other link
             log.exception("the link to %s failed", self.peer)
             reason = InternalError(f"the link to {self.peer} failed here ({type(e).__name__})", subject=self.peer)
@@ -103,6 +99,15 @@ class Link(Generic[SentT, ReceivedT]):
             reason.subject = reason.subject or self.peer
             self._outbox.close(reason)
         return reason
+
+    async def _talk(self, call: "StreamStreamCall[SentT, ReceivedT]") -> None:
+        end = CallEnd(call)
+        try:
+            await self._greet(call)
+            self._on_greeted()
+            await self._carry(call)
+        except grpc.aio.AioRpcError as e:
+            raise error_of(end.failure(e), self.address) from e
 
     async def _greet(self, call: "StreamStreamCall[SentT, ReceivedT]") -> None:
         try:

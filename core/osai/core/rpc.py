@@ -79,6 +79,7 @@ _STATUS_OF_CODE: dict[int, grpc.StatusCode] = {
 
 # What a status without our metadata means: gRPC's own, or a server's that is not osai.
 _PLAIN: dict[grpc.StatusCode, tuple[type[OsaiError], str]] = {
+    grpc.StatusCode.OK: (UnavailableError, "{peer} ended the call"),  # while something was being sent
     grpc.StatusCode.UNAVAILABLE: (
         UnavailableError,
         "no connection to {peer} ({details}): is the address right, and is it running?",
