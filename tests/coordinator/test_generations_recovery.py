@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.builders import EOS, MODEL
 from coordinator.fake_stage import FakeStage, Keeping, failed, progress, refusing, stages, tokens
-from coordinator.world import REQUEST, World, all_closed, collected, failure, three
+from coordinator.world import REQUEST, World, all_closed, collected, dead_stage, failure, three
 from osai.coordinator.admission import QueueConfig
 from osai.coordinator.api import (
     Chunk,
@@ -26,7 +26,13 @@ from osai.coordinator.api import (
 )
 from osai.coordinator.sessions.session import SupervisionConfig
 from osai.coordinator.text import Tokenizer
-from osai.core.errors import ContextExceededError, InvalidRequestError, ResourceExhaustedError, UnavailableError
+from osai.core.errors import (
+    ContextExceededError,
+    InvalidRequestError,
+    NotCoveredError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 from osai.proto import edge_pb2
@@ -135,6 +141,40 @@ async def test_a_session_waits_until_a_node_comes(tokenizer: Tokenizer) -> None:
         tail.say(tokens(session, 62, first=2, epoch=2, finish="stop"))
         events = await running
         assert [type(event) for event in events] == [Started, Chunk, Chunk, Waiting, Rerouted, Chunk, Finished]
+
+
+@pytest.mark.parametrize("finds_out", ["before", "as it opens"])
+async def test_a_request_soon_after_a_loss_waits_for_the_node_to_come_back(
+    tokenizer: Tokenizer, finds_out: str
+) -> None:
+    """As of a network that was split for a moment: the simulator lost such requests."""
+    config = SupervisionConfig(settle_s=1.0, retry_s=0.05)
+    async with three(tokenizer, config) as (it, (head, middle, tail)):
+        await asyncio.sleep(1.1)  # its start is long ago
+        address = middle.address
+        if finds_out == "before":
+            it.swarm.lost("middle", time.monotonic())
+        else:
+            middle.address = dead_stage().address
+            it.announce(middle, 2, 4)
+        running = asyncio.create_task(collected(it))
+        await asyncio.sleep(0.3)
+        assert not running.done()
+        middle.address = address
+        it.announce(middle, 2, 4)
+        session = (await head.got("frames")).frames.frames[0].session
+        tail.say(tokens(session, *range(60, 70), finish="length"))
+        assert len(token_ids(await running)) == 10
+
+
+async def test_a_request_long_after_a_loss_is_told_what_is_missing_at_once(tokenizer: Tokenizer) -> None:
+    config = SupervisionConfig(settle_s=0.5, retry_s=0.05)
+    async with three(tokenizer, config) as (it, _):
+        it.swarm.lost("middle", time.monotonic() - 61)
+        await asyncio.sleep(0.6)
+        asked_s = time.monotonic()
+        assert isinstance(await failure(it), NotCoveredError)
+        assert time.monotonic() < asked_s + 0.2
 
 
 async def test_an_edge_that_broke_is_gone_around(tokenizer: Tokenizer) -> None:

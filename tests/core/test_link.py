@@ -8,12 +8,9 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
 
 from coordinator.fake_stage import FakeStage, Message, silent, stages
-from osai.core.call_end import CallEnd
 from osai.core.errors import (
     BadFrameError,
     InternalError,
@@ -25,7 +22,7 @@ from osai.core.errors import (
 from osai.core.link import EdgeLink, LinkConfig, edge_link
 from osai.core.link_pool import Lane, LinkPool
 from osai.core.protocol import PROTOCOL_VERSION, hello
-from osai.core.rpc import EDGE_MAX_BYTES, abort, bind, error_of, insecure_channel, make_server
+from osai.core.rpc import EDGE_MAX_BYTES, abort, bind, make_server
 from osai.proto import common_pb2, edge_pb2, edge_pb2_grpc
 
 SOON_S = 1.0
@@ -164,27 +161,6 @@ async def test_a_peer_that_refuses_says_why(words_first: bool) -> None:
     async with servicer(Refuser()) as address:
         error = await asyncio.wait_for(edge_link("p", address, "me", lambda _: None).run(), 5)
     assert (type(error), error.message, error.subject) == (ProtocolMismatchError, "too old", "p")
-
-
-@pytest.mark.parametrize("ends_well", [False, True])
-async def test_a_write_that_fails_as_the_peer_ends_the_call_does_not_hide_why(ends_well: bool) -> None:
-    """What gRPC does in one of ten such calls on a busy machine is done here on purpose."""
-
-    class Ender(edge_pb2_grpc.EdgeServicer):
-        async def Link(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802, ANN401
-            if not ends_well:
-                await abort(context, ProtocolMismatchError("too old"))
-
-    async with servicer(Ender()) as address, insecure_channel(address) as channel:
-        call: Any = edge_pb2_grpc.EdgeStub(channel).Link()
-        end = CallEnd(call)
-        await call.wait_for_connection()
-        await call.code()
-        call._cython_call.set_internal_error("a write failed")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call.read()
-    assert type(error_of(caught.value)) is InternalError
-    assert type(error_of(end.failure(caught.value))) is (UnavailableError if ends_well else ProtocolMismatchError)
 
 
 @pytest.mark.parametrize("how", ["no server", "deaf socket", "mute server", "ends at once"])

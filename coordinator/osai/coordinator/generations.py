@@ -69,7 +69,7 @@ class SwarmGenerations:
         self._view = view
         self._config = config or SupervisionConfig()
         self._standby = standby
-        self._settled_s = time.monotonic() + self._config.settle_s
+        self._started_s = time.monotonic()
         queue = queue or QueueConfig()
         self._rooms = {model.model_id: WaitingRoom(model.model_id, queue) for model in catalog.models}
         self._running: dict[int, SessionRunner] = {}
@@ -191,13 +191,22 @@ class SwarmGenerations:
         raise refusals.verdict()
 
     async def _next_pipeline(self, refusals: Refusals, routes: RouteFinder) -> tuple[StageView, ...] | None:
+        asked_s = time.monotonic()
         while True:
+            is_settled = self._is_settled(asked_s, time.monotonic())
             try:
-                return refusals.next_pipeline(routes)
+                pipeline = refusals.next_pipeline(routes)
+                if pipeline or is_settled or not refusals.forget_losses():
+                    return pipeline
             except NotCoveredError:
-                if time.monotonic() >= self._settled_s:
+                if is_settled:
                     raise
-                await asyncio.sleep(self._config.retry_s)
+            await asyncio.sleep(self._config.retry_s)
+
+    def _is_settled(self, asked_s: float, now_s: float) -> bool:
+        """Whether nodes that this coordinator does not see need not be waited for, by a request of that moment."""
+        since_s = asked_s if self._swarm.expects(now_s) else self._started_s
+        return now_s >= since_s + self._config.settle_s
 
     def _sessions_by_node(self) -> dict[str, int]:
         counts: dict[str, int] = {}

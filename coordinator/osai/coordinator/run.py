@@ -38,7 +38,7 @@ from osai.core.standard_services import add_standard_services
 from osai.core.state import LIBP2P_KEY_FILE, load_identity
 from osai.proto import client_pb2, client_pb2_grpc, control_pb2, control_pb2_grpc, record_pb2
 
-SETTLE_S = 6.0  # after the start: nodes dial in within 0.5 s of a loss, or 10 s; the DHT knows them after one look
+SETTLE_S = 6.0  # nodes that had lost a coordinator dial in again within 2 s; the DHT knows the others after one look
 SERVER_GRACE_S = 0.2  # for running calls to be told; nodes keep their streams open
 
 _SERVICES = (

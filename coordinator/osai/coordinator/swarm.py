@@ -7,7 +7,7 @@ from osai.coordinator.suspicion import Watch
 from osai.coordinator.swarm_state import NodeState, SpanState
 from osai.core.layers import LayerRange
 
-__all__ = ["NodeState", "SpanState", "Swarm", "gaps", "joined", "replicas", "runs", "serving"]
+__all__ = ["NodeState", "SpanState", "Swarm", "gaps", "joined", "replicas", "runs", "served", "serving"]
 
 NODE_TTL_S = 15.0  # a node announces itself every 5 s: one that has not been heard of three times is gone
 SETTLE_S = 5.0  # so long a record that a lost node wrote before may still come: looks into the DHT are 2 s apart
@@ -94,6 +94,10 @@ class Swarm:
         """Forget nodes that were not heard of for NODE_TTL_S."""
         for node_id in [key for key, seen in self._nodes.items() if now_s - seen.at_s > NODE_TTL_S]:
             self._lose(node_id, now_s, is_settled=True)  # silent for long: whatever comes now is new
+
+    def expects(self, now_s: float) -> bool:
+        """Whether a connection broke of late to a node that has not come back: the network may be split."""
+        return any(not lost.is_settled and now_s - lost.at_s < FORGET_S for lost in self._lost.values())
 
     def suspects(self, now_s: float) -> frozenset[str]:
         """Ids of nodes that are slow, stuck or silent, though not lost: to be used only where no other way is."""

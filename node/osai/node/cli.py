@@ -2,8 +2,9 @@
 
 import json
 import platform
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 import uvloop
@@ -21,6 +22,10 @@ from osai.node.cores import default_num_threads
 from osai.node.machine import prepare_cores
 from osai.node.pid_file import leave, running_here
 from osai.node.stages.journal import DEFAULT_BYTES
+
+if TYPE_CHECKING:
+    from osai.node.membership import SpanStatus
+    from osai.node.record import NodeFacts
 
 DEFAULT_STATE = Path("~/.local/state/osai/node")
 HEALTH_TIMEOUT_S = 3.0
@@ -106,9 +111,7 @@ def join(
     from osai.node.device import check_dtype, choose_dtype, find_device  # noqa: PLC0415
     from osai.node.engine.quantize import check_quantization  # noqa: PLC0415
     from osai.node.engine.quantize_torchao import check_torchao  # noqa: PLC0415
-    from osai.node.membership import SpanStatus  # noqa: PLC0415
     from osai.node.progress import LoadingProgress  # noqa: PLC0415
-    from osai.node.record import NodeFacts  # noqa: PLC0415
     from osai.node.run import run_node  # noqa: PLC0415
 
     found = find_device(device)
@@ -135,18 +138,20 @@ def join(
         drain_deadline_s=drain_timeout,
     )
 
-    def on_ready(facts: NodeFacts, ready: tuple[SpanStatus, ...]) -> None:
-        served = [{"model": span.model_id, "start": span.layers.start, "end": span.layers.end} for span in ready]
-        if as_json:
-            click.echo(json.dumps({"id": facts.node_id, "edge": facts.edge_address, "spans": served}))
-            return
-        for span in ready:
-            click.echo(f"serving layers {span.layers} of {span.model_id} on {facts.device}, {span.dtype}, at "
-                       f"{facts.edge_address}; {1 / max(span.step_time_s, 1e-9):.0f} steps/s")  # fmt: skip
-        click.echo("On a public swarm the nodes of a pipeline can probably reconstruct the prompts that cross them.")
-
     with running_here(config.state_dir):
-        uvloop.run(run_node(config, on_ready, LoadingProgress()))
+        uvloop.run(run_node(config, partial(_say_ready, as_json=as_json), LoadingProgress()))
+
+
+def _say_ready(facts: "NodeFacts", ready: tuple["SpanStatus", ...], *, as_json: bool) -> None:
+    """Print what this node serves."""
+    if as_json:
+        served = [{"model": span.model_id, "start": span.layers.start, "end": span.layers.end} for span in ready]
+        click.echo(json.dumps({"id": facts.node_id, "edge": facts.edge_address, "spans": served}))
+        return
+    for span in ready:
+        click.echo(f"serving layers {span.layers} of {span.model_id} on {facts.device}, {span.dtype}, at "
+                   f"{facts.edge_address}; {1 / max(span.step_time_s, 1e-9):.0f} steps/s")  # fmt: skip
+    click.echo("On a public swarm the nodes of a pipeline can probably reconstruct the prompts that cross them.")
 
 
 @main.command("leave")

@@ -15,7 +15,8 @@ class MembershipConfig:
         announce_interval_s: coordinators without a control stream to this node forget it after three of these.
         record_ttl_s: a node that died is gone from the DHT after this long.
         min_reconnect_s: first wait after the control stream broke: a restarted coordinator is back at once.
-        max_reconnect_s: longest wait; the wait doubles up to here.
+        max_reconnect_s: longest wait; the wait doubles up to here. One that was restarted is noticed this late, and
+            sessions wait for it.
         join_deadline_s: how long to look for a first coordinator; 20 s covers one that is still starting.
         drain_deadline_s: sessions that still run this long after a drain began are given up.
         drain_notice_s: a span that is to be replaced serves on for so long, whoever uses it: sessions may be on their
@@ -29,7 +30,7 @@ class MembershipConfig:
     announce_interval_s: float = 5.0
     record_ttl_s: float = 30.0
     min_reconnect_s: float = 0.5
-    max_reconnect_s: float = 10.0
+    max_reconnect_s: float = 2.0
     join_deadline_s: float = 20.0
     drain_deadline_s: float = 30.0
     drain_notice_s: float = 3.0

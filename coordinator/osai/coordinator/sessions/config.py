@@ -18,8 +18,8 @@ class SupervisionConfig:
         max_nudges: epochs in a row that an overdue token begins, each of which is given twice the time.
         coverage_wait_s: for nodes where no pipeline is to be had; a node that restarts takes some ten seconds.
         retry_s: between looks for a pipeline meanwhile, besides those when the swarm changes.
-        settle_s: for which new requests wait too, after a coordinator's start: nodes that are there dial in meanwhile.
-            None here, where nodes are known from the first on.
+        settle_s: for which new requests wait too, after a coordinator's start, or while nodes may come back that were
+            lost: those that are there dial in meanwhile. None here, where nodes are known from the first on.
         notice_s: between what the client hears of that wait.
         max_reroutes: in a row without a new token; a swarm that loses a node in each of them is not worth more.
         move_s: between reroutes that nothing but a better pipeline asks for: each costs a little.

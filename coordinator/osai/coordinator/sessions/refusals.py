@@ -41,6 +41,11 @@ class Refusals:
                 return None
             raise
 
+    def forget_losses(self) -> bool:
+        """Nodes that were lost may be back: these are asked again. Whether nobody has refused for another reason."""
+        self._errors = {key: error for key, error in self._errors.items() if not isinstance(error, UnavailableError)}
+        return not self._errors
+
     def verdict(self) -> OsaiError:
         """The refusal to act on: want of KV passes, so it goes before what does not."""
         errors = list(self._errors.values())
