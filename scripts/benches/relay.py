@@ -5,6 +5,7 @@ as a long cable does; their order stays. Timers of event loops round to millisec
 """
 
 import asyncio
+import random
 import socket
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from scripts.benches.fine_timer import FineTimer
 
 from osai.core.errors import SetupError
 
+LASTING_PORTS = range(10_000, 32_000)  # Linux gives outgoing connections 32768 and on
+MAX_PORT_TRIES = 100
 HIGH_WATER_BYTES = 2**30  # a relay never says stop: what is on its way is limited by who sends
 
 
@@ -144,11 +147,15 @@ class Relay:
 def free_port() -> int:
     """A port of the loopback interface that nothing listens on now.
 
+    It is none of those that outgoing connections get, so that it is still free when its owner is started again.
+
     Raises:
         SetupError: if there is none.
     """
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            return int(listening.getsockname()[1])
-    except OSError as e:
-        raise SetupError(f"no port is free on the loopback interface: {e.strerror}") from e
+    for port in random.sample(LASTING_PORTS, MAX_PORT_TRIES):
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+    raise SetupError(f"no port of {MAX_PORT_TRIES} tried is free on the loopback interface: stop other programs")
