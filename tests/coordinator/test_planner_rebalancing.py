@@ -40,10 +40,11 @@ class Table:
         self.told_at_start = self.told(0.0)
 
     def add(self, name: str, layers: str, *, memory: int = 1000, model_id: str = MODEL, state: str = "ready",
-            wishes: tuple[Wish, ...] = (ANY,), step_s: float = 0.01, member: bool = True) -> None:  # fmt: skip
-        at = LayerRange.parse(layers)
+            wishes: tuple[Wish, ...] = (ANY,), step_s: float = 0.01, member: bool = True, following: str = "") -> None:  # fmt: skip
+        at, after = LayerRange.parse(layers), LayerRange.parse(following) if following else None
         digest = self.models[model_id].manifest.digest
-        held = span(at.start, at.end, model_id=model_id, manifest_digest=digest, state=state, step_time_s=step_s)
+        held = span(at.start, at.end, model_id=model_id, manifest_digest=digest, state=state, step_time_s=step_s,
+                    next=after)  # fmt: skip
         self.nodes[name] = node(name, held, memory_bytes=memory)
         if member:
             precision = parse_precision("float32")
@@ -76,6 +77,38 @@ def test_a_gap_is_closed_once_it_has_lasted(tokenizer: Tokenizer) -> None:
     assert table.told(START + 1) == []
     assert table.told(START + 1 + CONFIG.gap_wait_s) == [("d", "4:6", True)]
     assert table.told(START + 2 + CONFIG.gap_wait_s) == []  # it is on its way
+
+
+def moving(tokenizer: Tokenizer) -> Table:
+    """d has been told to leave layers 0:2, which a has too, for 4:6, and drains."""
+    table = three_and_a_spare(tokenizer)
+    table.add("d", "0:2", memory=316, state="draining", following="4:6")
+    assert table.told(START) == []
+    return table
+
+
+def test_a_move_that_would_open_a_gap_by_now_is_called_back_at_once(tokenizer: Tokenizer) -> None:
+    table = moving(tokenizer)
+    table.nodes["a"] = replace(table.nodes["a"], state="draining")
+    assert table.told(START + 1) == [("d", "0:2", True)]
+    table.add("d", "0:2", memory=316)
+    assert table.told(START + 2) == table.told(START + 60) == []
+
+
+def test_a_move_is_not_called_back_where_that_would_not_help_or_is_another_coordinators(tokenizer: Tokenizer) -> None:
+    table = moving(tokenizer)
+    table.go("b")
+    assert ("d", "0:2", True) not in table.told(START + 1)  # layers 2:4 are missing either way
+    table = moving(tokenizer)
+    table.go("a")
+    table.members.clear()
+    assert table.told(START + 1) == []
+
+
+def test_only_as_many_moves_are_called_back_as_it_takes(tokenizer: Tokenizer) -> None:
+    table = moving(tokenizer)
+    table.add("a", "0:2", memory=316, state="draining", following="2:4")
+    assert [layers for _, layers, _ in table.told(START + 1)] == ["0:2"]
 
 
 def test_a_node_that_comes_back_in_time_moves_nobody(tokenizer: Tokenizer) -> None:

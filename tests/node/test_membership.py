@@ -122,7 +122,7 @@ def test_a_drain_waits_for_the_sessions_then_stops() -> None:
     node = joined()
     node.assigned(ASSIGNED)
     node.loaded(READY)
-    assert node.drain("SIGTERM", 50.0) == [SendLeave("SIGTERM"), Announce()]
+    assert node.drain("SIGTERM", 50.0) == [SendLeave("SIGTERM"), SendHeartbeat(), Announce()]
     assert node.drain("again", 50.1) == []
     assert node.state == "draining"
     assert Stop() not in node.tick(1, 51.0)
@@ -176,6 +176,25 @@ def test_a_replaced_span_waits_for_its_sessions_until_its_deadline() -> None:
     assert withdrawals == [100 + CONFIG.drain_deadline_s]
 
 
+def test_a_span_that_drains_stays_when_its_own_layers_are_assigned_again() -> None:
+    node = serving()
+    node.assigned(OTHER)
+    stay = replace(OTHER, assignment_id=8, layers=LayerRange(0, 2))
+    assert node.assigned(replace(stay, assignment_id=7)) == []  # out of date
+    assert node.assigned(stay) == [SendHeartbeat(), Announce()]
+    assert states(node) == [("m", "0:2", "ready")]
+    assert node.spans[0].next is None
+    assert not [action for at in range(101, 200) for action in node.tick(0, at) if isinstance(action, Withdraw)]
+
+
+def test_a_span_that_is_withdrawn_already_goes_all_the_same() -> None:
+    node = serving()
+    node.assigned(OTHER)
+    assert Withdraw("m") in node.tick(0, 100 + CONFIG.drain_notice_s)
+    assert node.assigned(replace(OTHER, assignment_id=8, layers=LayerRange(0, 2))) == []
+    assert node.withdrawn("m") == [Load(OTHER), SendHeartbeat(), Announce()]
+
+
 def test_what_is_out_of_date_pinned_the_same_or_too_soon_replaces_nothing() -> None:
     stale = replace(OTHER, assignment_id=4)
     same = replace(OTHER, layers=LayerRange(0, 2))
@@ -186,7 +205,7 @@ def test_what_is_out_of_date_pinned_the_same_or_too_soon_replaces_nothing() -> N
     node.assigned(OTHER)
     again = replace(OTHER, assignment_id=8, layers=LayerRange(2, 4))
     assert node.assigned(again) == []  # it drains already
-    node.tick(0, 104.0)
+    node.tick(0, 100.0 + CONFIG.drain_notice_s)
     node.withdrawn("m")
     assert node.assigned(replace(again, assignment_id=9)) == []  # it loads
     node.loaded(replace(READY, layers=LayerRange(4, 6)))

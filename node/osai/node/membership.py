@@ -128,6 +128,9 @@ class Membership:
             return []
         old = self._replacements.span_for(assigned, self._spans.values()) if assigned.replace else None
         if old is not None:
+            if self._replacements.recall(old, assigned):
+                self._spans[old.model_id] = replace(old, state="ready", next=None)
+                return [SendHeartbeat(), Announce()]
             if not self._replacements.begin(old, assigned, self._now_s):
                 return []
             follows = assigned.layers if assigned.model_id == old.model_id else None
@@ -177,7 +180,7 @@ class Membership:
         if self._drain_until_s is not None:
             return []
         self._drain_until_s = now_s + self._config.drain_deadline_s
-        return [SendLeave(reason), Announce()]
+        return [SendLeave(reason), SendHeartbeat(), Announce()]  # the heartbeat tells of it at once: routes change
 
     def tick(self, num_sessions: int, now_s: float) -> list[Action]:
         """Time passes."""

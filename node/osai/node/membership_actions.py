@@ -20,7 +20,8 @@ class MembershipConfig:
         join_deadline_s: how long to look for a first coordinator; 20 s covers one that is still starting.
         drain_deadline_s: sessions that still run this long after a drain began are given up.
         drain_notice_s: a span that is to be replaced serves on for so long, whoever uses it: sessions may be on their
-            way to it until every coordinator has heard.
+            way to it until every coordinator has heard, and one that hears meanwhile, through the DHT, that another
+            holder of these layers leaves can still call the move back.
         replace_rest_s: for which a span that was told to move is not told so again: two coordinators may both think of
             it before they have heard of each other's move.
         useless_s: for which a node that hosts nothing, since no span fitted, waits to be given another one.
@@ -33,7 +34,7 @@ class MembershipConfig:
     max_reconnect_s: float = 2.0
     join_deadline_s: float = 20.0
     drain_deadline_s: float = 30.0
-    drain_notice_s: float = 3.0
+    drain_notice_s: float = 5.0
     replace_rest_s: float = 20.0
     useless_s: float = 120.0
 

@@ -57,6 +57,15 @@ class Replacements:
         self._replaced_s[by.model_id] = now_s
         return True
 
+    def recall(self, old: SpanStatus, by: Assigned) -> bool:
+        """Let a span that drains stay, as an assignment of the very same layers says; not once it is withdrawn."""
+        replacement = self._draining.get(old.model_id)
+        same = (old.model_id, old.layers) == (by.model_id, by.layers)
+        if not same or replacement is None or replacement.is_withdrawing:
+            return False
+        del self._draining[old.model_id]
+        return True
+
     def due(self, num_sessions: int, now_s: float) -> list[str]:
         """Models whose spans have no session left, or whose deadline is over; each is named once."""
         due = [

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from osai.coordinator.catalog import Catalog
 from osai.coordinator.control_service import ControlService
 from osai.coordinator.placing.boards import Sizes
 from osai.coordinator.placing.capacity import what_is_missing
-from osai.coordinator.placing.rebalancing import Rebalancer
+from osai.coordinator.placing.rebalancing import Order, Rebalancer
 from osai.coordinator.placing.registrar import Assignment, Registrar
 from osai.coordinator.swarm import NodeState, Swarm
 from osai.core.errors import OsaiError
@@ -64,8 +64,12 @@ class Balancer:
         await self._note_missing(nodes)
         rebalancer = self._rebalancer
         boards = rebalancer.boards(nodes, members, time.monotonic())
+        await self._tell(control, rebalancer.recalled(nodes, members))  # before anything that takes long
         proposed = await asyncio.to_thread(rebalancer.proposals, boards, nodes, members, demand)
-        for order in rebalancer.allowed(proposed, rank=self._outlook.rank(), now_s=time.monotonic()):
+        await self._tell(control, rebalancer.allowed(proposed, rank=self._outlook.rank(), now_s=time.monotonic()))
+
+    async def _tell(self, control: ControlService, orders: Sequence[Order]) -> None:
+        for order in orders:
             log.info("node %s is moved (%s): layers %s of %s", order.node_id, order.why, order.layers, order.model_id)
             try:
                 assignment = self._registrar.ordered(order.node_id, order.model_id, order.layers)

@@ -15,6 +15,7 @@ from osai.coordinator.placing.hosts import Hosts
 from osai.coordinator.placing.lending import popular_move, with_lent
 from osai.coordinator.placing.members import Member
 from osai.coordinator.placing.planner import Move, PlannerConfig, plan
+from osai.coordinator.placing.recalls import recalls
 from osai.coordinator.swarm import NodeState
 from osai.core.layers import LayerRange
 
@@ -105,7 +106,16 @@ class Rebalancer:
         """
         boards = self.boards(nodes, members, now_s)
         proposed = self.proposals(boards, nodes, members, demand)
-        return self.allowed(proposed, rank=rank, now_s=now_s)
+        return self.recalled(nodes, members) + self.allowed(proposed, rank=rank, now_s=now_s)
+
+    def recalled(self, nodes: Sequence[NodeState], members: Mapping[str, Member]) -> list[Order]:
+        """Moves under way that would open a gap by now: their nodes are told to stay, at once."""
+        orders = []
+        for model_id, model in self._sizes.models.items():
+            for node_id, layers in recalls(model, nodes, members.keys()):
+                self._told = {key: told for key, told in self._told.items() if key[0] != node_id}
+                orders.append(Order(node_id=node_id, model_id=model_id, layers=layers, replace=True, why="recall"))
+        return orders
 
     def boards(self, nodes: Sequence[NodeState], members: Mapping[str, Member], now_s: float) -> list[Board]:
         """Take in what nodes say, and what follows for each model."""
