@@ -40,7 +40,8 @@ class Table:
         self.told_at_start = self.told(0.0)
 
     def add(self, name: str, layers: str, *, memory: int = 1000, model_id: str = MODEL, state: str = "ready",
-            wishes: tuple[Wish, ...] = (ANY,), step_s: float = 0.01, member: bool = True, following: str = "") -> None:  # fmt: skip
+            wishes: tuple[Wish, ...] = (ANY,), step_s: float = 0.01, member: bool = True,
+            following: str = "") -> None:  # fmt: skip
         at, after = LayerRange.parse(layers), LayerRange.parse(following) if following else None
         digest = self.models[model_id].manifest.digest
         held = span(at.start, at.end, model_id=model_id, manifest_digest=digest, state=state, step_time_s=step_s,
@@ -80,7 +81,7 @@ def test_a_gap_is_closed_once_it_has_lasted(tokenizer: Tokenizer) -> None:
 
 
 def moving(tokenizer: Tokenizer) -> Table:
-    """d has been told to leave layers 0:2, which a has too, for 4:6, and drains."""
+    """Node d has been told to leave layers 0:2, which a has too, for 4:6, and drains."""
     table = three_and_a_spare(tokenizer)
     table.add("d", "0:2", memory=316, state="draining", following="4:6")
     assert table.told(START) == []
