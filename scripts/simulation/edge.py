@@ -12,6 +12,7 @@ from scripts.simulation.network import EDGE, Network
 from osai.core import link_pool
 from osai.core.errors import OsaiError, UnavailableError
 from osai.core.link import LinkConfig
+from osai.core.member_tls import MemberTls
 from osai.proto import edge_pb2
 
 T = TypeVar("T")
@@ -96,6 +97,7 @@ def simulated_edges(network: Network) -> Iterator[None]:
         my_id: str,
         on_message: Callable[[Message], None],
         config: LinkConfig | None = None,  # noqa: ARG001
+        tls: MemberTls | None = None,  # noqa: ARG001
     ) -> SimulatedLink:
         return SimulatedLink(network, peer, address, my_id, on_message)
 

@@ -14,9 +14,9 @@ from osai.core import frame_receiver
 from osai.core.errors import BadFrameError, OsaiError, ResourceExhaustedError, SetupError, UnavailableError
 from osai.core.frame_stream import PREFIX, TICKET_BYTES
 from osai.core.link import EdgeLink, LinkConfig, Outbox, edge_link
+from osai.core.port import port
 from osai.core.rpc import EDGE_MAX_BYTES, make_server
 from osai.core.standard_services import add_standard_services, is_serving
-from osai.node import edge_port
 from osai.node.edge_port import EdgePort
 from osai.node.edge_service import EdgeService
 from osai.node.ring import Ring
@@ -80,12 +80,12 @@ class Edge:
 async def edge() -> AsyncIterator[Edge]:
     server, ears = make_server(max_message_bytes=EDGE_MAX_BYTES), Ears()
     ears.open_door.set()
-    async with EdgePort.listening(server, "127.0.0.1:0") as port:
-        edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService("node", cast("Ring", ears), port), server)
+    async with EdgePort.listening(server, "127.0.0.1:0") as it:
+        edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService("node", cast("Ring", ears), it), server)
         await (await add_standard_services(server, [])).set_serving(serving=True)
         await server.start()
         try:
-            yield Edge(ears, port)
+            yield Edge(ears, it)
         finally:
             await server.stop(None)
 
@@ -200,7 +200,7 @@ async def test_links_that_are_cancelled_leave_nothing_behind() -> None:
 
     def gone(it: Edge) -> bool:
         gc.collect()  # a channel's connection ends with its last reference, here in a cancelled task's traceback
-        return not (it.ears.outboxes or it.port._open or it.port._tickets)
+        return not (it.ears.outboxes or it.port.num_open or it.port._tickets)
 
     async with edge() as it:
         for _ in range(3):
@@ -231,7 +231,7 @@ async def closes(reader: asyncio.StreamReader) -> None:
 
 @pytest.mark.parametrize("first", [b"", PREFIX[:5], PREFIX + bytes(TICKET_BYTES)])
 async def test_a_connection_without_a_ticket_is_ended(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_port, "FIRST_BYTES_DEADLINE_S", 0.1)
+    monkeypatch.setattr(port, "FIRST_BYTES_DEADLINE_S", 0.1)
     async with edge() as it:
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port.port)
         writer.write(first)

@@ -3,9 +3,14 @@
 The link's gRPC call stays: greeting, answers, keepalive and typed errors are its business, and the two end together.
 The server offers the stream in the call's metadata, as a ticket that is good once; the dialler connects to the server's
 own port a second time and begins with PREFIX and the ticket. Then come messages, each after its length.
+
+In a private swarm it begins with PREFIX_TLS; when the server has answered with READY, both turn to TLS, each shows its
+certificate, and PREFIX and the rest go inside.
 """
 
 import asyncio
+import ssl
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, cast
 
 from osai.core.errors import ResourceExhaustedError, UnavailableError
@@ -14,6 +19,8 @@ from osai.core.rpc import EDGE_MAX_BYTES
 
 OFFER_METADATA_KEY = "osai-stream-bin"
 PREFIX = b"osai stream 1\n"
+PREFIX_TLS = b"osai stream 1 tls\n"
+READY = b"\n"
 TICKET_BYTES = 16
 LENGTH_BYTES = 4  # little-endian, unsigned
 MAX_UNSENT_BYTES = 2**20  # handed to the kernel's care and not taken yet: one prefill chunk; what follows is queued
@@ -110,15 +117,72 @@ class FrameSender(asyncio.Protocol, Generic[SentT]):
             self.lost.set_result(None)
 
 
-async def dial_stream(address: str, sender: FrameSender[SentT], deadline_s: float) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTls:
+    """How a stream is dialled in a private swarm.
+
+    Attributes:
+        context: with this member's certificate.
+        server_name: that the server's certificate must have.
+    """
+
+    context: ssl.SSLContext
+    server_name: str
+
+
+async def dial_stream(
+    address: str, sender: FrameSender[SentT], deadline_s: float, tls: StreamTls | None = None
+) -> None:
     """Connect to a link's server, and let `sender` hand in its ticket.
 
     Raises:
-        UnavailableError: if it can't be had in time.
+        UnavailableError: if it can't be had in time, or the server's certificate is another's.
     """
     host, _, port = address.rpartition(":")
+    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(deadline_s):
-            await asyncio.get_running_loop().create_connection(lambda: sender, host.strip("[]"), int(port))
-    except (OSError, ValueError, TimeoutError) as e:
+            if tls is None:
+                await loop.create_connection(lambda: sender, host.strip("[]"), int(port))
+                return
+            _, plain = await loop.create_connection(_Asking, host.strip("[]"), int(port))
+            transport = await _secured(plain, sender, tls)
+    except (OSError, ValueError, TimeoutError) as e:  # ssl.SSLError is an OSError
         raise UnavailableError(f"no stream to {address} ({e})") from e
+    sender.connection_made(transport)
+
+
+async def _secured(asking: "_Asking", sender: FrameSender[SentT], tls: StreamTls) -> asyncio.BaseTransport:
+    try:
+        await asking.ready
+        transport = await asyncio.get_running_loop().start_tls(
+            asking.transport, sender, tls.context, server_hostname=tls.server_name
+        )
+    except BaseException:
+        asking.transport.abort()
+        raise
+    if transport is None:
+        raise UnavailableError("the connection was lost during the TLS handshake")
+    return transport
+
+
+class _Asking(asyncio.Protocol):
+    """Asks for TLS; `ready` is done when the server is."""
+
+    def __init__(self) -> None:
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(PREFIX_TLS)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.ready.done():
+            if data == READY:
+                self.ready.set_result(None)
+            else:
+                self.ready.set_exception(ValueError("the server does not answer as an osai node does"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(error or ConnectionResetError("the server ended the connection"))

@@ -7,16 +7,20 @@ peer offers a bare stream (osai.core.frame_stream), what this side sends goes th
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import grpc
 
+from osai.core.admission.roles import Role, server_name
 from osai.core.call_end import CallEnd
 from osai.core.errors import InternalError, OsaiError, UnavailableError
-from osai.core.frame_stream import OFFER_METADATA_KEY, FrameSender, StreamMessage, dial_stream
+from osai.core.frame_stream import OFFER_METADATA_KEY, FrameSender, StreamMessage, StreamTls, dial_stream
+from osai.core.member_channel import member_channel
+from osai.core.member_tls import MemberTls
 from osai.core.outbox import LinkConfig, Outbox, Wire
 from osai.core.protocol import check_hello, hello
-from osai.core.rpc import EDGE_MAX_BYTES, PATIENT, WATCHFUL, Pings, error_of, insecure_channel
+from osai.core.rpc import EDGE_MAX_BYTES, PATIENT, WATCHFUL, Pings, error_of
 from osai.proto import common_pb2, control_pb2, control_pb2_grpc, edge_pb2, edge_pb2_grpc
 
 if TYPE_CHECKING:
@@ -32,6 +36,27 @@ SentT = TypeVar("SentT", bound=StreamMessage)
 ReceivedT = TypeVar("ReceivedT")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Whom a link is to reach, in a private swarm.
+
+    Attributes:
+        tls: of this member; None in a public swarm.
+        role, member_id: that the peer's certificate must have; an empty id: any of that role.
+    """
+
+    tls: MemberTls | None
+    role: Role
+    member_id: str = ""
+
+    def stream(self) -> StreamTls | None:
+        """How its bare stream is dialled."""
+        if self.tls is None:
+            return None
+        name = server_name(self.role, self.member_id)
+        return StreamTls(context=self.tls.context(is_server=False), server_name=name)
+
+
 class Link(Generic[SentT, ReceivedT]):
     """A stream to one peer. `run` holds it open; it ends when either side does, and is not dialled again.
 
@@ -43,6 +68,7 @@ class Link(Generic[SentT, ReceivedT]):
         hello_of: the hello in a message of the peer; None where it is another kind of message.
         on_message: called on the loop with each message of the peer after its hello.
         on_greeted: called once when the peer's hello has come.
+        demand: who the peer must be, in a private swarm.
         pings: by which a frozen peer is noticed.
     """
 
@@ -57,6 +83,7 @@ class Link(Generic[SentT, ReceivedT]):
         on_message: Callable[[ReceivedT], None],
         on_greeted: Callable[[], None] = lambda: None,
         config: LinkConfig | None = None,
+        demand: Demand | None = None,
         pings: Pings = PATIENT,
     ) -> None:
         self._pings = pings
@@ -65,6 +92,7 @@ class Link(Generic[SentT, ReceivedT]):
         self._dial = dial
         self._greeting = greeting
         self._hello_of = hello_of
+        self._demand = demand or Demand(tls=None, role=Role.NODE)
         self._on_message = on_message
         self._on_greeted = on_greeted
         self._config = config or LinkConfig()
@@ -88,7 +116,15 @@ class Link(Generic[SentT, ReceivedT]):
         """Dial, greet, and carry messages until the link ends; returns why it ended."""
         reason: OsaiError = UnavailableError(f"the link to {self.peer} was closed", subject=self.peer)
         try:
-            async with insecure_channel(self.address, max_message_bytes=EDGE_MAX_BYTES, pings=self._pings) as channel:
+            demand = self._demand
+            async with member_channel(
+                self.address,
+                demand.tls,
+                demand.role,
+                demand.member_id,
+                max_message_bytes=EDGE_MAX_BYTES,
+                pings=self._pings,
+            ) as channel:
                 await self._talk(self._dial(channel))
         except OsaiError as e:
             reason = e
@@ -149,7 +185,7 @@ class Link(Generic[SentT, ReceivedT]):
             return None
         try:
             sender: FrameSender[SentT] = FrameSender(offered[0])
-            await dial_stream(self.address, sender, self._config.greeting_deadline_s)
+            await dial_stream(self.address, sender, self._config.greeting_deadline_s, self._demand.stream())
         except UnavailableError as e:
             log.warning("the link to %s goes by gRPC alone: %s", self.peer, e)
             return None
@@ -174,6 +210,7 @@ def edge_link(
     my_id: str,
     on_message: Callable[[edge_pb2.LinkMessage], None],
     config: LinkConfig | None = None,
+    tls: MemberTls | None = None,
 ) -> EdgeLink:
     """A link of the data plane to the node `peer`."""
     return Link(
@@ -182,6 +219,7 @@ def edge_link(
         dial=lambda channel: edge_pb2_grpc.EdgeStub(channel).Link(),
         greeting=edge_pb2.LinkMessage(hello=hello(my_id)),
         hello_of=lambda message: message.hello if message.HasField("hello") else None,
+        demand=Demand(tls=tls, role=Role.NODE, member_id=peer),
         on_message=on_message,
         config=config,
         pings=WATCHFUL,
@@ -193,6 +231,7 @@ def control_link(
     my_id: str,
     on_message: Callable[[control_pb2.CoordinatorMessage], None],
     on_greeted: Callable[[], None],
+    tls: MemberTls | None = None,
 ) -> ControlLink:
     """A node's control stream to the coordinator at `address`."""
     return Link(
@@ -201,6 +240,7 @@ def control_link(
         dial=lambda channel: control_pb2_grpc.ControlStub(channel).Membership(),
         greeting=control_pb2.NodeMessage(hello=hello(my_id)),
         hello_of=lambda message: message.hello if message.HasField("hello") else None,
+        demand=Demand(tls=tls, role=Role.COORDINATOR),
         on_message=on_message,
         on_greeted=on_greeted,
     )

@@ -8,6 +8,7 @@ from typing import Self
 
 from osai.core.errors import OsaiError, UnavailableError
 from osai.core.link import EdgeLink, LinkConfig, Wire, edge_link
+from osai.core.member_tls import MemberTls
 from osai.proto import edge_pb2
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class LinkPool:
         my_id: this member's id.
         on_message: called on the loop with a peer's id and each message it sends back on our link.
         on_lost: called once for each link that ends, with the peer's id and the reason.
+        tls: of this member; None in a public swarm.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class LinkPool:
         on_message: Callable[[str, edge_pb2.LinkMessage], None],
         on_lost: Callable[[str, OsaiError], None],
         config: LinkConfig | None = None,
+        tls: MemberTls | None = None,
     ) -> None:
         self._my_id = my_id
         self._on_message = on_message
         self._on_lost = on_lost
         self._config = config
+        self._tls = tls
         self._links: dict[tuple[str, str, Lane], tuple[EdgeLink, asyncio.Task[None]]] = {}
         self._tasks = asyncio.TaskGroup()
         self._closing = False
@@ -64,7 +68,7 @@ class LinkPool:
             raise UnavailableError("this member is shutting down")
         key = (peer, address, lane)
         if key not in self._links:
-            link = edge_link(peer, address, self._my_id, lambda m: self._on_message(peer, m), self._config)
+            link = edge_link(peer, address, self._my_id, lambda m: self._on_message(peer, m), self._config, self._tls)
             self._links[key] = (link, self._tasks.create_task(self._run(key, link)))
         return self._links[key][0]
 

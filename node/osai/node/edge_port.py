@@ -5,44 +5,59 @@ file system; a stream goes to the link that gave out its ticket.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self, cast
 
 import grpc.aio
 
-from osai.core.errors import SetupError
+from osai.core.errors import ProtocolMismatchError, TrustError, UnavailableError
 from osai.core.frame_receiver import FrameReceiver
-from osai.core.frame_stream import PREFIX, TICKET_BYTES
+from osai.core.frame_stream import PREFIX, PREFIX_TLS, READY, TICKET_BYTES
+from osai.core.member_tls import MemberTls
+from osai.core.port.client_hello import HANDSHAKE, read_client_hello
+from osai.core.port.port import Connection, Handler, Port, spliced_to
 from osai.core.rpc import bind
 
 log = logging.getLogger(__name__)
 
-ANY_HOST = "0.0.0.0"  # whoever names no host means every interface
-FIRST_BYTES_DEADLINE_S = 5.0  # who connects and says nothing does not hold a socket for longer
-MAX_UNSENT_BYTES = 2**20  # of a spliced connection, one way
+TLS_DEADLINE_S = 5.0  # of a stream's handshake, and until its ticket comes
+_WHOLE = len(PREFIX) + TICKET_BYTES
 
 
 class EdgePort:
     """The port, and the tickets that are out.
 
+    Args:
+        grpc_socket: where the gRPC server listens.
+        tls: of this member; None in a public swarm.
+
     Attributes:
         port: its number.
     """
 
-    def __init__(self, grpc_socket: str) -> None:
-        self._grpc_socket = grpc_socket
-        self._tickets: dict[bytes, FrameReceiver] = {}
-        self._open: set[asyncio.Transport] = set()
+    def __init__(self, grpc_socket: str, tls: MemberTls | None) -> None:
+        self._grpc = spliced_to(grpc_socket)
+        self._tls = tls
+        self._tickets: dict[bytes, tuple[FrameReceiver, str]] = {}
+        self._listener: Port | None = None
         self.port = 0
+
+    @property
+    def num_open(self) -> int:
+        """Connections that it holds; streams that have their link are the link's."""
+        return self._listener.num_open if self._listener else 0
 
     @classmethod
     @asynccontextmanager
-    async def listening(cls, server: grpc.aio.Server, address: str) -> AsyncIterator[Self]:
+    async def listening(
+        cls, server: grpc.aio.Server, address: str, tls: MemberTls | None = None
+    ) -> AsyncIterator[Self]:
         """Listen on `address` (HOST:PORT, port 0 for a free one) for `server`, which is to be started by the caller.
 
         Raises:
@@ -50,138 +65,115 @@ class EdgePort:
         """
         with tempfile.TemporaryDirectory(prefix="osai-") as folder:
             socket = str(Path(folder) / "grpc")
-            bind_unix(server, socket)
-            it = cls(socket)
-            host, _, port = address.rpartition(":")
-            try:
-                listener = await asyncio.get_running_loop().create_server(
-                    lambda: _Door(it), host.strip("[]") or ANY_HOST, int(port)
-                )
-            except (OSError, ValueError, OverflowError) as e:
-                raise SetupError(
-                    f"can't listen on {address} ({e}): is the port in use? Choose another, or 0 for a free one"
-                ) from e
-            it.port = int(listener.sockets[0].getsockname()[1])
-            try:
+            bind(server, f"unix:{socket}", tls.server_credentials() if tls else None)
+            it = cls(socket, tls)
+            async with Port.listening(address, it.classify) as port:
+                it._listener, it.port = port, port.number
                 yield it
-            finally:
-                listener.close()
-                for transport in list(it._open):
-                    transport.abort()
 
-    def offer(self) -> tuple[bytes, FrameReceiver]:
-        """A ticket for one stream, and where its messages will come."""
+    def offer(self, member_id: str = "") -> tuple[bytes, FrameReceiver]:
+        """A ticket for one stream of a peer, and where its messages will come."""
         ticket, receiver = secrets.token_bytes(TICKET_BYTES), FrameReceiver()
-        self._tickets[ticket] = receiver
+        self._tickets[ticket] = receiver, member_id
         return ticket, receiver
 
     def withdraw(self, ticket: bytes) -> None:
         """Take a ticket back; nothing where it has been used."""
         self._tickets.pop(ticket, None)
 
-    def admit(self, ticket: bytes, transport: asyncio.Transport, first: bytes) -> None:
+    def classify(self, seen: bytes) -> Handler | None:
+        """Who takes a connection that begins so; see osai.core.port.port.
+
+        Raises:
+            PeerError: if it is none that this port serves.
+        """
+        if self._tls is None:
+            if PREFIX.startswith(seen[: len(PREFIX)]):
+                return self._admit if len(seen) >= _WHOLE else None
+            return self._grpc
+        if PREFIX_TLS.startswith(seen[: len(PREFIX_TLS)]):
+            return self._secure if len(seen) >= len(PREFIX_TLS) else None
+        if seen[0] != HANDSHAKE:
+            raise ProtocolMismatchError("this swarm is private: connections are encrypted; join with a token")
+        hello = read_client_hello(seen)
+        if hello is not None and not hello.speaks_tls_1_3:  # S3
+            raise ProtocolMismatchError("the peer does not speak TLS 1.3; is its software up to date?")
+        return self._grpc if hello is not None else None
+
+    async def _admit(self, connection: Connection) -> None:
+        rest = connection.seen[len(PREFIX) :]
+        connection.release()
+        connection.transport.resume_reading()
+        self._hand_over(rest[:TICKET_BYTES], connection.transport, rest[TICKET_BYTES:], "")
+
+    async def _secure(self, connection: Connection) -> None:
+        """Turn to TLS, read the ticket inside, and let in the one that it was given to."""
+        tls = cast("MemberTls", self._tls)
+        if connection.seen != PREFIX_TLS:
+            raise ProtocolMismatchError("a stream's dialler must wait until TLS begins")
+        ticket = _Ticket()
+        connection.transport.write(READY)
+        async with asyncio.timeout(TLS_DEADLINE_S):
+            transport = await _started(connection.transport, ticket, tls)
+            member_id = tls.peer_of(_certificate(transport)).member_id
+            first = await ticket.come()
+        connection.release()
+        self._hand_over(first[len(PREFIX) : _WHOLE], transport, first[_WHOLE:], member_id)
+
+    def _hand_over(self, ticket: bytes, transport: asyncio.Transport, first: bytes, member_id: str) -> None:
         """A stream has come with a ticket, and with the first bytes of its messages perhaps."""
-        receiver = self._tickets.pop(ticket, None)
-        if receiver is None:
+        receiver, expected = self._tickets.get(ticket, (None, ""))
+        if receiver is None or expected != member_id:
             log.warning("refused a stream from %s: its ticket is unknown", transport.get_extra_info("peername"))
             transport.abort()
         else:
+            self.withdraw(ticket)
             receiver.take(transport, first)
 
-    def opened(self, transport: asyncio.Transport) -> None:
-        """Keep track of a connection, to end it with the port."""
-        self._open.add(transport)
 
-    def closed(self, transport: asyncio.Transport) -> None:
-        """It has ended, or is someone else's now."""
-        self._open.discard(transport)
-
-    async def dial_grpc(self, near: "_Pipe") -> "_Pipe":
-        """A connection to the gRPC server that is spliced to `near`."""
-        _, far = await asyncio.get_running_loop().create_unix_connection(lambda: _Pipe(near), self._grpc_socket)
-        return far
-
-
-def bind_unix(server: grpc.aio.Server, socket: str) -> None:
-    """Let a gRPC server listen on a socket of the file system."""
-    bind(server, f"unix:{socket}")
+async def _started(transport: asyncio.Transport, ticket: "_Ticket", tls: MemberTls) -> asyncio.Transport:
+    try:
+        started = await asyncio.get_running_loop().start_tls(
+            transport, ticket, tls.context(is_server=True), server_side=True
+        )
+    except OSError as e:  # ssl.SSLError is one
+        raise TrustError(f"a stream's TLS handshake failed: {e}") from e
+    if started is None:
+        raise UnavailableError("the connection was lost during the TLS handshake")
+    return cast("asyncio.Transport", started)
 
 
-class _Pipe(asyncio.Protocol):
-    """One end of a spliced connection: what comes in here goes out at `far`, and no faster than it leaves there."""
-
-    def __init__(self, far: "_Pipe | None" = None, on_lost: Callable[[], None] = lambda: None) -> None:
-        self.far = far
-        self._on_lost = on_lost
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.take(cast("asyncio.Transport", transport))
-
-    def take(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
-        transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
-
-    def data_received(self, data: bytes) -> None:
-        if self.far is not None and self.far.transport is not None:
-            self.far.transport.write(data)
-
-    def pause_writing(self) -> None:
-        if self.far is not None and self.far.transport is not None:
-            self.far.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self.far is not None and self.far.transport is not None:
-            self.far.transport.resume_reading()
-
-    def connection_lost(self, _: Exception | None) -> None:
-        self.transport = None
-        self._on_lost()
-        if self.far is not None and self.far.transport is not None:
-            self.far.transport.close()
+def _certificate(transport: asyncio.Transport) -> bytes:
+    with contextlib.suppress(AttributeError):
+        return bytes(transport.get_extra_info("ssl_object").getpeercert(binary_form=True) or b"")
+    return b""
 
 
-class _Door(asyncio.Protocol):
-    """A connection whose kind is not known yet."""
+class _Ticket(asyncio.Protocol):
+    """Reads a stream's first bytes, inside TLS."""
 
-    def __init__(self, port: EdgePort) -> None:
-        self._port = port
+    def __init__(self) -> None:
         self._seen = b""
-        self._dialling: asyncio.Task[None] | None = None
+        self._whole: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._port.opened(self._transport)
-        self._deadline = asyncio.get_running_loop().call_later(FIRST_BYTES_DEADLINE_S, self._transport.abort)
+    async def come(self) -> bytes:
+        """What has come, the ticket whole.
+
+        Raises:
+            ProtocolMismatchError: if it is something else.
+            UnavailableError: if the dialler has gone.
+        """
+        return await self._whole
 
     def data_received(self, data: bytes) -> None:
         self._seen += data
+        if self._whole.done():
+            return
         if not PREFIX.startswith(self._seen[: len(PREFIX)]):
-            self._deadline.cancel()
-            self._transport.pause_reading()
-            self._dialling = asyncio.ensure_future(self._splice())
-        elif len(self._seen) >= len(PREFIX) + TICKET_BYTES:
-            self._deadline.cancel()
-            rest = self._seen[len(PREFIX) :]
-            self._port.closed(self._transport)
-            self._port.admit(rest[:TICKET_BYTES], self._transport, rest[TICKET_BYTES:])
+            self._whole.set_exception(ProtocolMismatchError("a stream must begin with its ticket"))
+        elif len(self._seen) >= _WHOLE:
+            self._whole.set_result(self._seen)
 
     def connection_lost(self, _: Exception | None) -> None:
-        self._deadline.cancel()
-        self._port.closed(self._transport)
-
-    async def _splice(self) -> None:
-        near = _Pipe(on_lost=lambda: self._port.closed(self._transport))
-        near.take(self._transport)  # before there is a far end: gRPC's server speaks first
-        try:
-            near.far = await self._port.dial_grpc(near)
-        except OSError as e:
-            log.warning("a connection can't be served: %s", e)
-            self._transport.abort()
-            return
-        self._transport.set_protocol(near)
-        near.data_received(self._seen)
-        if self._transport.is_closing():
-            near.connection_lost(None)
-        else:
-            self._transport.resume_reading()
+        if not self._whole.done():
+            self._whole.set_exception(UnavailableError("the stream's dialler has gone"))
