@@ -62,6 +62,11 @@ Examples:
 @click.option("--coverage-wait", "coverage_wait_s", type=click.FloatRange(min=0.0), show_default=True,
               default=DEFAULT_COVERAGE_WAIT_S,
               help="Seconds that a session waits for nodes where part of its model has none.")  # fmt: skip
+@click.option("--swarm", "swarm_dir", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Folder of a private swarm, from `osai swarm create`: members alone get in.")  # fmt: skip
+@click.option("--authority", default="", metavar="HOST:PORT",
+              help="Be one more coordinator of the private swarm whose --swarm this other one holds.")  # fmt: skip
+@click.option("--token", default="", help="By which it joins that swarm: `osai swarm invite --role coordinator`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def serve(
@@ -79,6 +84,9 @@ def serve(
     queue_timeout_s: float,
     standby: bool,
     coverage_wait_s: float,
+    swarm_dir: Path | None,
+    authority: str,
+    token: str,
     as_json: bool,
     log_level: str,
 ) -> None:
@@ -107,6 +115,9 @@ def serve(
         queue=QueueConfig(max_queued=max_queued, timeout_s=queue_timeout_s),
         standby=standby,
         coverage_wait_s=coverage_wait_s,
+        swarm_dir=swarm_dir,
+        authority=authority,
+        token=token,
     )
 
     def on_ready(at: Addresses) -> None:

@@ -33,6 +33,10 @@ class CoordinatorConfig:
         allow_unsigned: serve models whose manifest no trusted key has signed; they are marked.
         queue: of the requests that find no KV free.
         standby: let a second node of the same span follow each stage, so that its loss costs milliseconds.
+        swarm_dir: folder of a private swarm's authority, which this coordinator holds; None for a public swarm, or a
+            private one whose authority another coordinator holds.
+        authority: HOST:PORT of that other coordinator; empty in a public swarm.
+        token: by which this coordinator joins it; empty where it has joined before.
         coverage_wait_s: how long a session waits for nodes where part of its model has none.
     """
 
@@ -47,4 +51,7 @@ class CoordinatorConfig:
     allow_unsigned: bool
     queue: QueueConfig = field(default_factory=QueueConfig)
     standby: bool = False
+    swarm_dir: Path | None = None
+    authority: str = ""
+    token: str = field(default="", repr=False)
     coverage_wait_s: float = DEFAULT_COVERAGE_WAIT_S

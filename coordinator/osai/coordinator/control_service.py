@@ -11,10 +11,13 @@ from typing import Any
 import grpc
 
 from osai.coordinator.placing.registrar import Assignment, Registrar, Wish
+from osai.coordinator.private.place import PrivatePlace
 from osai.coordinator.swarm import Swarm, served
 from osai.coordinator.wire import read_node
+from osai.core.admission.access import check_greeting
 from osai.core.errors import AssignmentError, OsaiError, PeerError, ProtocolMismatchError, UnavailableError
 from osai.core.layers import LayerRange
+from osai.core.member_tls import peer_certificate
 from osai.core.protocol import check_hello, hello
 from osai.core.rpc import abort
 from osai.proto import common_pb2, control_pb2, control_pb2_grpc
@@ -44,6 +47,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
     Args:
         on_assigned: told of every assignment that a node gets when it joins.
         on_served: told when a node has come to serve something else than before.
+        place: of this coordinator in a private swarm; None in a public one.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         dht_addresses: tuple[str, ...],
         on_assigned: OnAssigned = lambda _node_id, _assignment: None,
         on_served: Callable[[], None] = lambda: None,
+        place: PrivatePlace | None = None,
     ) -> None:
         self._coordinator_id = coordinator_id
         self._swarm = swarm
@@ -61,6 +66,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._dht_addresses = dht_addresses
         self._on_assigned = on_assigned
         self._on_served = on_served
+        self._place = place
         self._streams: dict[str, _Stream] = {}
         self._last_assignment_id = 0
 
@@ -103,6 +109,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
         log.info("node %s is to host layers %s of %s", node_id, assignment.layers, message.model_id)
         await _say(stream.context, control_pb2.CoordinatorMessage(assignment=message))
 
+    async def tell_revocations(self, sealed: bytes) -> None:
+        """Give every node a newer revocation list."""
+        message = control_pb2.CoordinatorMessage(revocations=sealed)
+        await asyncio.gather(*(_say(stream.context, message) for stream in list(self._streams.values())))
+
     async def _greet(self, messages: Messages, context: Context) -> str:
         first = await _next(messages, GREETING_DEADLINE_S)
         if first is None or first.WhichOneof("kind") != "hello":
@@ -112,6 +123,8 @@ class ControlService(control_pb2_grpc.ControlServicer):
         check_hello(first.hello)
         if not first.hello.peer_id:
             raise PeerError("a node's hello must name its id")
+        if self._place is not None:
+            check_greeting(self._place.tls.peer_of(peer_certificate(context)), first.hello.peer_id)
         await context.write(control_pb2.CoordinatorMessage(hello=hello(self._coordinator_id)))
         return first.hello.peer_id
 
@@ -145,6 +158,8 @@ class ControlService(control_pb2_grpc.ControlServicer):
         assignments = self._registrar.joined(node_id, wishes, join.dtype, join.memory_bytes)
         log.info("node %s (%s) has joined from %s", node_id, join.record.name, stream.context.peer())
         await _say(stream.context, control_pb2.CoordinatorMessage(welcome=welcome))
+        if self._place is not None:
+            await _say(stream.context, control_pb2.CoordinatorMessage(revocations=self._place.admission.sealed))
         for assignment in assignments:
             self._on_assigned(node_id, assignment)
             await self.tell(node_id, assignment, replace=False)

@@ -29,6 +29,7 @@ from osai.coordinator.swarm import Swarm
 from osai.coordinator.waiting_room import WaitingRoom
 from osai.core.errors import InvalidRequestError, NotCoveredError, OsaiError, ResourceExhaustedError
 from osai.core.link_pool import LinkPool
+from osai.core.member_tls import MemberTls
 from osai.proto import edge_pb2
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class SwarmGenerations:
         view: gives the swarm as front doors show it.
         queue: bounds of each model's queue for KV.
         standby: let another node follow each stage of a session, where there is one.
+        tls: of this coordinator; None in a public swarm.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class SwarmGenerations:
         queue: QueueConfig | None = None,
         *,
         standby: bool = False,
+        tls: MemberTls | None = None,
     ) -> None:
         self._catalog = catalog
         self._swarm = swarm
@@ -74,7 +77,7 @@ class SwarmGenerations:
         self._rooms = {model.model_id: WaitingRoom(model.model_id, queue) for model in catalog.models}
         self._running: dict[int, SessionRunner] = {}
         self.recoveries = Recoveries()
-        self.links = LinkPool(coordinator_id, self._heard, self._lost)
+        self.links = LinkPool(coordinator_id, self._heard, self._lost, tls=tls)
         self._stages = StageLinks(self.links)
         self._watch = SessionWatch(self._running, swarm, self._stages)
 

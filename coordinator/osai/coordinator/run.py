@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -22,9 +23,11 @@ from osai.coordinator.gateway.metering import MeteredGenerations
 from osai.coordinator.gateway.metrics import Metrics
 from osai.coordinator.gateway.server import HttpServer
 from osai.coordinator.generations import SwarmGenerations
+from osai.coordinator.listening import listening
 from osai.coordinator.placing.balancing import Balancer, Outlook
 from osai.coordinator.placing.demand import CountedGenerations, Demand
 from osai.coordinator.placing.registrar import Registrar
+from osai.coordinator.private.place import PrivatePlace, find_place
 from osai.coordinator.roster import Roster
 from osai.coordinator.sessions.config import SupervisionConfig
 from osai.coordinator.swarm import Swarm
@@ -33,7 +36,6 @@ from osai.core.addresses import reachable_host
 from osai.core.directory import Directory
 from osai.core.identity import Identity
 from osai.core.protocol import PROTOCOL_VERSION, software
-from osai.core.rpc import bind, make_server
 from osai.core.standard_services import add_standard_services
 from osai.core.state import LIBP2P_KEY_FILE, load_identity
 from osai.proto import client_pb2, client_pb2_grpc, control_pb2, control_pb2_grpc, record_pb2
@@ -70,6 +72,7 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     identity = load_identity(config.state_dir)
+    place = await find_place(config, identity)
     catalog = Catalog(
         [
             load_model(model.folder, model.manifest, config.trust, allow_unsigned=config.allow_unsigned)
@@ -83,7 +86,7 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
         key_file=config.state_dir / LIBP2P_KEY_FILE,
     )
     try:
-        coordinator = CoordinatorProcess(config, identity, catalog, directory)
+        coordinator = CoordinatorProcess(config, identity, catalog, directory, place)
         async with coordinator.serving(on_ready):
             await stopped.wait()
     finally:
@@ -93,8 +96,16 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
 class CoordinatorProcess:
     """One coordinator: what it knows, and the servers and loops around it."""
 
-    def __init__(self, config: CoordinatorConfig, identity: Identity, catalog: Catalog, directory: Directory) -> None:
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        identity: Identity,
+        catalog: Catalog,
+        directory: Directory,
+        place: PrivatePlace | None = None,
+    ) -> None:
         self._config = config
+        self._place = place
         self._identity = identity
         self._catalog = catalog
         self._directory = directory
@@ -114,6 +125,7 @@ class CoordinatorProcess:
             SupervisionConfig(coverage_wait_s=config.coverage_wait_s, settle_s=SETTLE_S),
             config.queue,
             standby=config.standby,
+            tls=place.tls if place else None,
         )
 
     @asynccontextmanager
@@ -131,11 +143,17 @@ class CoordinatorProcess:
             self._directory.addresses,
             self._balancer.assigned,
             self._generations.swarm_changed,
+            self._place,
         )
         metered = MeteredGenerations(counted, metrics=metrics, api="grpc", clock=time.monotonic)
-        server, grpc_port = self._grpc_server(metered, control)
-        health = await add_standard_services(server, _SERVICES)
-        async with self._generations.links, http, asyncio.TaskGroup() as tasks:
+        listen, add_services = self._config.listen, partial(self._add_services, metered, control)
+        async with (
+            listening(listen, self._place, add_services) as (server, grpc_port),
+            self._generations.links,
+            http,
+            asyncio.TaskGroup() as tasks,
+        ):
+            health = await add_standard_services(server, _SERVICES)
             self._addresses = replace(
                 self._addresses,
                 grpc=self._reachable(self._config.listen, grpc_port),
@@ -148,6 +166,7 @@ class CoordinatorProcess:
                     self._discovery.announcing(self._record()),
                     self._discovery.looking(),
                     self._balancer.run(control),
+                    *([self._place.run(control.tell_revocations)] if self._place else []),
                 )
             ]
             await health.set_serving(serving=True)
@@ -160,13 +179,10 @@ class CoordinatorProcess:
                 for loop in loops:
                     loop.cancel()
 
-    def _grpc_server(self, generations: Generations, control: ControlService) -> tuple[grpc.aio.Server, int]:
-        server = make_server()
-        port = bind(server, self._config.listen)
+    def _add_services(self, generations: Generations, control: ControlService, server: grpc.aio.Server) -> None:
         control_pb2_grpc.add_ControlServicer_to_server(control, server)
         client = ClientService(self._identity.node_id, generations, lambda: secrets.randbits(63))
         client_pb2_grpc.add_CoordinatorServicer_to_server(client, server)
-        return server, port
 
     def _reachable(self, listen: str, port: int) -> str:
         return f"{self._config.announce or reachable_host(listen.rpartition(':')[0])}:{port}"

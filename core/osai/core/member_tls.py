@@ -90,6 +90,12 @@ class MemberTls:
             self._certificates, lambda: self._certificates, require_client_authentication=True
         )
 
+    def joiner_credentials(self) -> grpc.ServerCredentials:
+        """For a server that joiners dial, who have no certificate yet."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._certificates, lambda: self._certificates, require_client_authentication=False
+        )
+
     def dial_options(self, role: Role, member_id: str = "") -> tuple[tuple[str, Any], ...]:
         """Channel options by which gRPC accepts a server of that role, and with an id that member alone (S6)."""
         return (("grpc.ssl_target_name_override", server_name(role, member_id)),)
@@ -105,6 +111,19 @@ class MemberTls:
             TrustError: if it is none of this swarm's, is over, or was revoked.
         """
         return self._gate.admit(certificate, self._clock_s())
+
+    def seconds_left(self, peer: Peer) -> float:
+        """Until a peer's certificate ends."""
+        return peer.not_after_s - self._clock_s()
+
+    def is_revoked(self, member_id: str) -> bool:
+        """Whether a member is out, whatever certificate it has."""
+        return member_id in self._gate.revocations.members
+
+    @property
+    def revocations_version(self) -> int:
+        """Of the newest list known."""
+        return self._gate.revocations.version
 
     def check(self, peer: Peer) -> None:
         """Judge a peer again whose connection lasts (S16).

@@ -3,6 +3,7 @@
 A failure travels as a gRPC status whose trailing metadata carry the typed error: `abort` sends it, `error_of` reads it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Never
 
@@ -54,6 +55,7 @@ MIN_PING_INTERVAL_MS = 200  # what a server puts up with: pings that queue up on
 MIN_BACKOFF_MS = 100  # before the first reconnection: a restarted node is back at once
 MAX_BACKOFF_MS = 2000  # so that a peer that comes back is not left alone for gRPC's default of 2 min
 CONNECT_TIMEOUT_MS = 5000  # of one attempt, name resolution and TLS included
+HANDSHAKE_TIMEOUT_MS = 10_000  # who connects and never ends the handshake holds a socket no longer; gRPC's: 2 min
 MAX_CALLS_PER_CONNECTION = 1024  # bounds what one peer can hold open
 MAX_ERROR_MESSAGE_CHARS = 800  # a status travels in HTTP/2 headers: 8 KiB is all there is, whatever the alphabet
 MAX_ERROR_SUBJECT_CHARS = 200  # a tensor's name or a node's id
@@ -143,6 +145,7 @@ def server_options(max_message_bytes: int, pings: Pings = PATIENT) -> Options:
         *_shared_options(EDGE_MAX_BYTES, max_message_bytes, pings),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
         ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
     )
@@ -155,9 +158,14 @@ def insecure_channel(
     return grpc.aio.insecure_channel(address, options=channel_options(max_message_bytes, pings))
 
 
-def make_server(*, max_message_bytes: int = CLIENT_API_MAX_BYTES, pings: Pings = PATIENT) -> grpc.aio.Server:
+def make_server(
+    *,
+    max_message_bytes: int = CLIENT_API_MAX_BYTES,
+    pings: Pings = PATIENT,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> grpc.aio.Server:
     """A server without services or ports yet."""
-    return grpc.aio.server(options=server_options(max_message_bytes, pings))
+    return grpc.aio.server(options=server_options(max_message_bytes, pings), interceptors=interceptors)
 
 
 def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

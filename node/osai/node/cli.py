@@ -68,6 +68,7 @@ Examples:
               help="Folder that keeps the node's identity.")  # fmt: skip
 @click.option("--trust", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Public key of a publisher whose manifests are believed. Repeatable.")  # fmt: skip
+@click.option("--token", default="", help="Lets this node into a private swarm: from `osai swarm invite`. Good once.")
 @click.option("--allow-unsigned", is_flag=True, help="Host models that no trusted key has signed; the node is marked.")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="Torch's threads; default: one a core.")
 @click.option(
@@ -95,6 +96,7 @@ def join(
     dht_listen: str,
     state: Path,
     trust: tuple[Path, ...],
+    token: str,
     allow_unsigned: bool,
     threads: int | None,
     numa: int | None,
@@ -126,6 +128,7 @@ def join(
         dht_listen=dht_listen,
         state_dir=state.expanduser(),
         trust=read_trust(trust),
+        token=token,
         allow_unsigned=allow_unsigned,
         device=found.spec,
         dtype=dtype,

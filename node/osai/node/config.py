@@ -1,6 +1,6 @@
 """What `osai-node join` was told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,7 @@ class NodeConfig:
         memory_bytes: for weights and KV together.
         num_threads: torch's threads; None for one a physical core.
         name: public name.
+        token: lets the node into a private swarm; empty in a public one, or where it has joined before.
         join_deadline_s: how long to look for a coordinator at the start; 20 s covers one that is still starting.
         drain_deadline_s: how long sessions may go on after SIGTERM.
         journal_bytes: for what is kept of the rows put out, so that a lost successor can be rebuilt without running
@@ -65,6 +66,7 @@ class NodeConfig:
     name: str
     quantization: Literal["none", "int8", "int4", "fp8"] = "none"
     journal_bytes: int = DEFAULT_BYTES
+    token: str = field(default="", repr=False)
     join_deadline_s: float = 20.0
     drain_deadline_s: float = 30.0
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from osai.core.directory import Directory
 from osai.core.errors import OsaiError, UnavailableError
 from osai.core.link import ControlLink, control_link
+from osai.core.member_tls import MemberTls
 from osai.node.coordinators import Coordinators
 from osai.proto import control_pb2
 
@@ -21,12 +22,19 @@ class Control:
         coordinators: Coordinators,
         on_greeted: Callable[[], None],
         on_message: Callable[[control_pb2.CoordinatorMessage], None],
+        tls: MemberTls | None = None,
     ) -> None:
         self._node_id = node_id
         self._coordinators = coordinators
         self._on_greeted = on_greeted
         self._on_message = on_message
+        self._tls = tls
         self._link: ControlLink | None = None
+
+    @property
+    def address(self) -> str | None:
+        """HOST:PORT of the coordinator that is dialled just now."""
+        return self._link.address if self._link else None
 
     def send(self, message: control_pb2.NodeMessage) -> None:
         """Send to the coordinator; dropped with a line in the log where there is none just now."""
@@ -45,7 +53,7 @@ class Control:
         address = self._coordinators.next()
         if address is None:
             return UnavailableError("the DHT knows no coordinator; start one with `osai-coordinator serve`")
-        self._link = control_link(address, self._node_id, self._on_message, self._on_greeted)
+        self._link = control_link(address, self._node_id, self._on_message, self._on_greeted, self._tls)
         try:
             return await self._link.run()
         finally:

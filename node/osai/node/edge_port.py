@@ -140,7 +140,7 @@ async def _started(transport: asyncio.Transport, ticket: "_Ticket", tls: MemberT
         raise TrustError(f"a stream's TLS handshake failed: {e}") from e
     if started is None:
         raise UnavailableError("the connection was lost during the TLS handshake")
-    return cast("asyncio.Transport", started)
+    return started
 
 
 def _certificate(transport: asyncio.Transport) -> bytes:

@@ -8,10 +8,13 @@ from typing import Any
 
 import grpc
 
+from osai.core.admission.access import check_greeting
+from osai.core.admission.peer import Peer
 from osai.core.errors import OsaiError, ProtocolMismatchError, UnavailableError
 from osai.core.frame_receiver import FrameReceiver
 from osai.core.frame_stream import OFFER_METADATA_KEY
 from osai.core.link import Outbox
+from osai.core.member_tls import MemberTls, peer_certificate
 from osai.core.protocol import check_hello, hello
 from osai.core.rpc import abort
 from osai.node.edge_port import EdgePort
@@ -34,18 +37,23 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         node_id: this node.
         ring: takes the messages.
         port: offers each link a bare stream; without one everything goes by gRPC.
+        tls: of this node; None in a public swarm.
     """
 
-    def __init__(self, node_id: str, ring: Ring, port: EdgePort | None = None) -> None:
+    def __init__(self, node_id: str, ring: Ring, port: EdgePort | None = None, tls: MemberTls | None = None) -> None:
         self._node_id = node_id
         self._ring = ring
         self._port = port
+        self._tls = tls
 
     async def Link(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802, ANN401
         """One peer's link, from its hello until either side ends it."""
-        ticket, stream = self._port.offer() if self._port else (b"", FrameReceiver())
+        ticket, stream = b"", FrameReceiver()
         try:
-            await self._serve(request_iterator, context, ticket, stream)
+            member = self._tls.peer_of(peer_certificate(context)) if self._tls else None
+            if self._port is not None:
+                ticket, stream = self._port.offer(member.member_id if member else "")
+            await self._serve(request_iterator, context, ticket, stream, member)
         except OsaiError as e:
             log.warning("ended a link from %s: %s", context.peer(), e)
             await abort(context, e)
@@ -55,10 +63,15 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             stream.close()
 
     async def _serve(
-        self, messages: AsyncIterator[edge_pb2.LinkMessage], context: Context, ticket: bytes, stream: FrameReceiver
+        self,
+        messages: AsyncIterator[edge_pb2.LinkMessage],
+        context: Context,
+        ticket: bytes,
+        stream: FrameReceiver,
+        member: Peer | None,
     ) -> None:
-        peer = await self._greet(messages, context, ticket)
-        owner, outbox = self._ring.attach(peer)
+        peer = await self._greet(messages, context, ticket, member)
+        owner, outbox = self._ring.attach(peer, member)
         writer = asyncio.create_task(_write(outbox, context))
         try:
             await self._read(owner, messages, stream)
@@ -68,7 +81,9 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError):
                 await writer
 
-    async def _greet(self, messages: AsyncIterator[edge_pb2.LinkMessage], context: Context, ticket: bytes) -> str:
+    async def _greet(
+        self, messages: AsyncIterator[edge_pb2.LinkMessage], context: Context, ticket: bytes, member: Peer | None
+    ) -> str:
         try:
             async with asyncio.timeout(GREETING_DEADLINE_S):
                 first = await anext(messages, None)
@@ -77,6 +92,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         if first is None or first.WhichOneof("kind") != "hello":
             raise ProtocolMismatchError("the first message on a link must be hello; is the peer an osai member?")
         check_hello(first.hello)
+        if member is not None:
+            check_greeting(member, first.hello.peer_id)
         if ticket:
             await context.send_initial_metadata(((OFFER_METADATA_KEY, ticket),))
         await context.write(edge_pb2.LinkMessage(hello=hello(self._node_id)))

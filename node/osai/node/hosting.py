@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from osai.core.embedded import MODEL_ID, model_dir
 from osai.core.errors import ManifestError, WeightsError
 from osai.core.frames import FrameShape
 from osai.core.layers import LayerRange
-from osai.core.manifest import SignedManifest, parse, verify
+from osai.core.manifest import SignedManifest, parse, refuse_unaccepted
 from osai.core.precision import Quantization
+from osai.core.trust_files import verify_and_remember
 from osai.node.config import NodeConfig
 from osai.node.device import Device, check_dtype
 from osai.node.engine.engine import Engine
@@ -86,7 +88,8 @@ class Host:
         signed = await asyncio.to_thread(parse, assigned.manifest)  # a large one takes seconds
         if signed.manifest.model_id != assigned.model_id:
             raise ManifestError(f"the manifest is of {signed.manifest.model_id}, not of {assigned.model_id}")
-        verified = self._verify(signed)
+        verified = await asyncio.to_thread(self._verify, signed)  # it reads and writes a file
+        refuse_unaccepted(signed.manifest, getattr(self._config, "accepted_licences", frozenset()))
         counted = CountedBytes(self._progress)
         source = await asyncio.to_thread(open_source, self._source_of(assigned))
         checkpoint = VerifiedCheckpoint(source, signed, counted.add)
@@ -138,7 +141,7 @@ class Host:
 
     def _verify(self, signed: SignedManifest) -> bool:
         try:
-            verify(signed, self._config.trust)
+            verify_and_remember(signed, self._config.trust, self._config.state_dir, now_s=time.time())
         except ManifestError as e:
             if not self._config.allow_unsigned:
                 raise

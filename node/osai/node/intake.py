@@ -8,10 +8,11 @@ import torch
 from osai.core.errors import BadFrameError, OsaiError
 from osai.core.frames import FrameShape, check_batch
 from osai.node.engine.api import Rows
+from osai.node.parties import Parties
 from osai.node.stages.stage import HostedSpan
 from osai.node.stages.table import StageTable
 from osai.node.wire import read_rows, read_tensor, write_failed
-from osai.proto import edge_pb2
+from osai.proto import common_pb2, edge_pb2
 
 
 class Intake:
@@ -19,12 +20,14 @@ class Intake:
 
     Args:
         table: the sessions.
+        parties: who may push rows of which.
         tell: gives a message to the peer of a number; whoever sent a bad frame is told, and tells the session's owner
             if it knows it.
     """
 
-    def __init__(self, table: StageTable, tell: Callable[[int, edge_pb2.LinkMessage], None]) -> None:
+    def __init__(self, table: StageTable, parties: Parties, tell: Callable[[int, edge_pb2.LinkMessage], None]) -> None:
         self._table = table
+        self._parties = parties
         self._tell = tell
         self._shapes: dict[str, FrameShape] = {}
 
@@ -35,7 +38,7 @@ class Intake:
     def rows_of(self, sender: int, batch: edge_pb2.FrameBatch) -> list[tuple[Rows, torch.Tensor]]:
         """The rows that are to run, with their data: [count] int32 token ids, or [count, hidden_size]."""
         rows = [read_rows(frame) for frame in batch.frames]
-        spans = [self._span(sender, part) for part in rows]
+        spans = [self._span(sender, frame, part, batch.dtype) for frame, part in zip(batch.frames, rows, strict=True)]
         keys = {span.key for span in spans if span is not None}
         if not keys:
             return []
@@ -55,8 +58,11 @@ class Intake:
             if span is not None
         ]
 
-    def _span(self, sender: int, rows: Rows) -> HostedSpan | None:
+    def _span(
+        self, sender: int, frame: edge_pb2.Frame, rows: Rows, dtype: common_pb2.DType.ValueType
+    ) -> HostedSpan | None:
         try:
+            self._parties.check_push(sender, frame, dtype)
             return self._table.span_of(rows)
         except OsaiError as e:
             self._tell(sender, write_failed(rows.session, rows.epoch, e))

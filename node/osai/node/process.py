@@ -11,6 +11,7 @@ from pathlib import Path
 from osai.core.directory import Directory
 from osai.core.errors import AssignmentError, InternalError, OsaiError, UnavailableError, from_proto
 from osai.core.identity import Identity
+from osai.core.private_member import PrivateMember
 from osai.core.records import NODES_KEY
 from osai.core.state import LIBP2P_KEY_FILE
 from osai.node.config import NodeConfig
@@ -55,6 +56,7 @@ class NodeProcess:
 
     Args:
         on_ready: awaited once, when every wished span serves.
+        member: this node's place in a private swarm; None in a public one.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class NodeProcess:
         ring: Ring,
         host: Host,
         on_ready: Callable[[tuple[SpanStatus, ...]], Awaitable[None]],
+        member: PrivateMember | None = None,
     ) -> None:
         self._config = config
         self._identity = identity
@@ -72,6 +75,7 @@ class NodeProcess:
         self._ring = ring
         self._host = host
         self._on_ready = on_ready
+        self._member = member
         self._settings = MembershipConfig(
             join_deadline_s=config.join_deadline_s, drain_deadline_s=config.drain_deadline_s
         )
@@ -83,7 +87,8 @@ class NodeProcess:
             pinned=frozenset(wish.model_id for wish in config.wishes if wish.layers is not None),
         )
         given = None if is_multiaddr(config.address) else config.address
-        self._control = Control(identity.node_id, Coordinators(given), self._greeted, self._received)
+        tls = member.tls if member else None
+        self._control = Control(identity.node_id, Coordinators(given), self._greeted, self._received, tls)
         self._directory: Directory | None = None
         self._probes = DelayProbes(identity.node_id, ring, lambda: self._membership.spans, lambda: self._directory)
         ring.on_echo = self._probes.echoed
@@ -107,6 +112,8 @@ class NodeProcess:
                 self._tasks.create_task(self._hold_control(0.0))
                 self._tasks.create_task(self._tick())
                 self._tasks.create_task(self._probes.run())
+                if self._member is not None:
+                    self._tasks.create_task(self._member.keep(lambda: self._control.address))
                 await asyncio.shield(self._stopped)
                 raise _StoppedError  # noqa: TRY301 - the way out of a task group
         except* _StoppedError:
@@ -172,6 +179,8 @@ class NodeProcess:
                 self._perform(self._membership.assigned(read_assignment(message.assignment)))
             case "drain":
                 self._drain(message.drain.reason)
+            case "revocations" if self._member is not None:
+                self._member.revoke(message.revocations)
             case "error":
                 error = from_proto(message.error)
                 log.error("the coordinator refuses this node: %s", error)

@@ -9,14 +9,17 @@ from typing import Self
 
 import torch
 
-from osai.core.errors import from_proto
+from osai.core.admission.peer import Peer as Member
+from osai.core.errors import TrustError, from_proto
 from osai.core.frames import FrameShape
 from osai.core.link import Outbox
 from osai.core.link_pool import Lane, LinkPool
+from osai.core.member_tls import MemberTls
 from osai.node.engine.api import StepOutput
 from osai.node.engine.engine import Engine
 from osai.node.intake import Intake
 from osai.node.owners import Owners
+from osai.node.parties import Parties
 from osai.node.stages.feeding import Feeding
 from osai.node.stages.held_rows import HeldRows
 from osai.node.stages.journal import DEFAULT_BYTES, Journal
@@ -58,6 +61,7 @@ class Ring:
         me: this node on the edges.
         make_engine: builds the engine that runs the steps, given the callback for their outputs.
         journal_bytes: for rows that a lost successor's replacement will need; 0 keeps none.
+        tls: of this node; None in a public swarm.
 
     Attributes:
         on_echo: called with the id of a peer that returns a probe, and the seconds of the round trip.
@@ -69,14 +73,15 @@ class Ring:
         make_engine: Callable[[Callable[[StepOutput], None]], Engine],
         *,
         journal_bytes: int = DEFAULT_BYTES,
+        tls: MemberTls | None = None,
     ) -> None:
         self._me = me
         self.on_echo: Callable[[str, float], None] = lambda *_: None
-        self._table, self._owners = StageTable(), Owners()
-        self._intake = Intake(self._table, self._tell)
+        self._table, self._owners, self._parties = StageTable(), Owners(), Parties()
+        self._intake = Intake(self._table, self._parties, self._tell)
         self._tasks, self._over = asyncio.TaskGroup(), False
         self.engine = make_engine(self.stepped)
-        self._pool = LinkPool(me.node_id, self._answered, lambda peer, _reason: self._lost(peer))
+        self._pool = LinkPool(me.node_id, self._answered, lambda peer, _reason: self._lost(peer), tls=tls)
         journal, held = Journal(journal_bytes), HeldRows()
         self._pushing = Pushing(self._pool, journal, self._lost)
         self._replays = Replays(self._table, journal, self._pushing, self._perform)
@@ -107,13 +112,22 @@ class Ring:
         """Serve a span no longer: its sessions end here, and their owners are told. An unknown key is no error."""
         self._perform(self._table.withdraw(key))
 
-    def attach(self, peer: str) -> tuple[int, Outbox[edge_pb2.LinkMessage]]:
-        """A peer has dialled in: its number here, and where to put what it is to be told."""
-        return self._owners.attach(peer)
+    def attach(self, peer: str, member: Member | None = None) -> tuple[int, Outbox[edge_pb2.LinkMessage]]:
+        """A peer has dialled in: its number here, and where to put what it is to be told.
+
+        Args:
+            peer: as it greets.
+            member: who it is, in a private swarm.
+        """
+        owner, outbox = self._owners.attach(peer)
+        if member is not None:
+            self._parties.attach(owner, member)
+        return owner, outbox
 
     def detach(self, owner: int) -> None:
         """A peer's link has ended: the sessions that it opened wait for another owner."""
         self._owners.detach(owner)
+        self._parties.detach(owner)
         self._table.owner_lost(owner, time.monotonic())
 
     def tick(self, now_s: float) -> None:
@@ -126,13 +140,22 @@ class Ring:
         self._pushing.send(peer, edge_pb2.LinkMessage(probe=probe), Lane.DECODE)
 
     async def receive(self, owner: int, message: edge_pb2.LinkMessage) -> None:
-        """One message of a peer that has dialled in."""
-        match message.WhichOneof("kind"):
+        """One message of a peer that has dialled in.
+
+        Raises:
+            TrustError: if a peer of its role sends no such message.
+        """
+        kind = message.WhichOneof("kind")
+        self._parties.check_kind(owner, kind)
+        if not self._is_due(owner, message):
+            return
+        match kind:
             case "frames":
                 for rows, data in self._intake.rows_of(owner, message.frames):
                     self._feeding.submit(rows, data, owner)
             case "open":
-                await self._desk.open(owner, self._owners.peer(owner), message.open)
+                if await self._desk.open(owner, self._owners.peer(owner), message.open):
+                    self._parties.opened(owner, message.open)
             case "resume":
                 for rows, data, sender in await self._desk.resume(owner, message.resume):
                     self._feeding.submit(rows, data, sender)
@@ -142,8 +165,19 @@ class Ring:
                 self._desk.close(owner, message.close)
             case "probe":
                 self._tell(owner, edge_pb2.LinkMessage(echo=message.probe))
-            case kind:
+            case _:
                 log.warning("peer %d sent %s, which a node does not take; ignored", owner, kind or "nothing known")
+
+    def _is_due(self, owner: int, message: edge_pb2.LinkMessage) -> bool:
+        """Whether a peer may say this of a session; else it is told why not, and nothing follows."""
+        try:
+            self._parties.check_session(owner, message)
+        except TrustError as e:
+            about = getattr(message, message.WhichOneof("kind") or "")
+            log.warning("ignored what peer %d said of session %016x: %s", owner, about.session, e)
+            self._tell(owner, write_failed(about.session, about.epoch, e))
+            return False
+        return True
 
     def stepped(self, output: StepOutput) -> None:
         """The engine's `on_output`."""
@@ -184,6 +218,7 @@ class Ring:
                     failed = write_failed(action.session, action.epoch, action.error, is_open=action.open)
                     self._tell(action.owner, failed)
                 case Release() if not self._over:  # a link may end later than the ring; the engine ends too then
+                    self._parties.forget(action.session)
                     self._desk.release(action)
 
     def _return(self, action: Return) -> None:

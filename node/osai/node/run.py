@@ -10,8 +10,11 @@ from collections.abc import Callable
 import grpc.aio
 
 from osai.core.addresses import reachable_host
+from osai.core.admission.roles import Role
 from osai.core.errors import OsaiError
+from osai.core.gatekeeper import Gatekeeper
 from osai.core.identity import Identity
+from osai.core.private_member import PrivateMember, join_private
 from osai.core.rpc import EDGE_MAX_BYTES, WATCHFUL, make_server
 from osai.core.standard_services import add_standard_services
 from osai.core.state import load_identity
@@ -45,9 +48,12 @@ async def run_node(config: NodeConfig, on_ready: OnReady, progress: Progress) ->
     """
     identity = load_identity(config.state_dir)
     device = find_device(config.device)
-    server = make_server(max_message_bytes=EDGE_MAX_BYTES, pings=WATCHFUL)
-    async with EdgePort.listening(server, config.listen) as port:
-        await _serve(config, identity, device, server, port, on_ready, progress)
+    member = await join_private(config.state_dir, identity, Role.NODE, address=config.address, token=config.token)
+    tls = member.tls if member else None
+    gatekeepers = [Gatekeeper(tls)] if tls else []
+    server = make_server(max_message_bytes=EDGE_MAX_BYTES, pings=WATCHFUL, interceptors=gatekeepers)
+    async with EdgePort.listening(server, config.listen, tls) as port:
+        await _serve(config, identity, device, server, port, member, on_ready, progress)
 
 
 async def _serve(
@@ -56,6 +62,7 @@ async def _serve(
     device: Device,
     server: grpc.aio.Server,
     port: EdgePort,
+    member: PrivateMember | None,
     on_ready: OnReady,
     progress: Progress,
 ) -> None:
@@ -72,10 +79,13 @@ async def _serve(
         Peer(node_id=facts.node_id, address=facts.edge_address),
         lambda on_output: Engine(loop, on_output, engine_failed, options),
         journal_bytes=config.journal_bytes,
+        tls=member.tls if member else None,
     )
     ring.engine.start()
     async with ring:
-        edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService(facts.node_id, ring, port), server)
+        edge_pb2_grpc.add_EdgeServicer_to_server(
+            EdgeService(facts.node_id, ring, port, member.tls if member else None), server
+        )
         health = await add_standard_services(server, [edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name])
         await server.start()
 
@@ -84,7 +94,7 @@ async def _serve(
             on_ready(facts, spans)
 
         host = Host(config, device, ring.engine, progress)
-        process = NodeProcess(config, identity, facts, ring, host, serving)
+        process = NodeProcess(config, identity, facts, ring, host, serving, member)
         failure.add_done_callback(lambda done: None if done.cancelled() else process.fail(done.result()))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, process.drain, f"received {number.name}")

@@ -168,6 +168,7 @@ class OpenSession(_message.Message):
     NUM_STAGES_FIELD_NUMBER: _builtins.int
     NUM_KNOWN_TOKENS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     epoch: _builtins.int
@@ -185,10 +186,12 @@ class OpenSession(_message.Message):
     """Rows before it are prefill; the tail draws from row num_known_tokens - 1 on
     a later epoch of a session that may be open here: what the stage has before row
     """
-    follow: _builtins.bool
+    predecessor: _builtins.str
     """num_known_tokens - 1 stays; it pushes nothing until ResumeSession. Not open: as new
-    a standby: takes the session's rows and keeps their KV; pushes nothing, draws nothing
+    id of the node that pushes rows to this stage: the one before it, the head's is the tail
     """
+    follow: _builtins.bool
+    """a standby: takes the session's rows and keeps their KV; pushes nothing, draws nothing"""
     @_builtins.property
     def span(self) -> _common_pb2.LayerRange:
         """must be the span that the node hosts"""
@@ -231,11 +234,12 @@ class OpenSession(_message.Message):
         num_stages: _builtins.int = ...,
         num_known_tokens: _builtins.int = ...,
         resume: _builtins.bool = ...,
+        predecessor: _builtins.str = ...,
         follow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling", "span", b"span", "successor", b"successor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "epoch", b"epoch", "follow", b"follow", "manifest_digest", b"manifest_digest", "max_total_tokens", b"max_total_tokens", "model_id", b"model_id", "num_known_tokens", b"num_known_tokens", "num_prompt_tokens", b"num_prompt_tokens", "num_stages", b"num_stages", "prompt_token_ids", b"prompt_token_ids", "resume", b"resume", "sampling", b"sampling", "session", b"session", "span", b"span", "stop_token_ids", b"stop_token_ids", "successor", b"successor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "epoch", b"epoch", "follow", b"follow", "manifest_digest", b"manifest_digest", "max_total_tokens", b"max_total_tokens", "model_id", b"model_id", "num_known_tokens", b"num_known_tokens", "num_prompt_tokens", b"num_prompt_tokens", "num_stages", b"num_stages", "predecessor", b"predecessor", "prompt_token_ids", b"prompt_token_ids", "resume", b"resume", "sampling", b"sampling", "session", b"session", "span", b"span", "stop_token_ids", b"stop_token_ids", "successor", b"successor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

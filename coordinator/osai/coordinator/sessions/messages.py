@@ -102,6 +102,7 @@ class SessionWriter:
             manifest_digest=self.manifest_digest,
             block_hashes=hashes,
             num_stages=len(pipeline),
+            predecessor=pipeline[index - 1].node_id,  # the head's is the tail
         )
         if index == len(pipeline) - 1:
             opened.stop_token_ids.extend(self.plan.stop_token_ids)

@@ -42,8 +42,8 @@ class SessionDesk:
         self._table, self._engine, self._journal, self._held = table, engine, journal, held
         self._tell, self._perform = tell, perform
 
-    async def open(self, owner: int, scope: str, message: edge_pb2.OpenSession) -> None:
-        """Open a session, or a later epoch of one.
+    async def open(self, owner: int, scope: str, message: edge_pb2.OpenSession) -> bool:
+        """Open a session, or a later epoch of one; whether it is open by now.
 
         Sessions of one peer, the `scope`, share KV with each other alone: what it says of blocks harms nobody else's.
         """
@@ -52,7 +52,7 @@ class SessionDesk:
             opening = self._table.open(read_open(message), owner, scope)
         except OsaiError as e:
             self._tell(owner, write_failed(session, message.epoch, e))
-            return
+            return False
         self._held.take(session)  # of an older epoch
         try:
             position = await self._continue(opening)
@@ -60,7 +60,7 @@ class SessionDesk:
             position = await self._enter(opening) if position is None else position
         except OsaiError as e:
             self._perform(self._table.fail(session, e))
-            return
+            return False
         self._table.opened(session, position, anew=anew)
         opened = edge_pb2.SessionOpened(session=session, epoch=message.epoch)
         if message.resume or message.follow:
@@ -68,6 +68,7 @@ class SessionDesk:
         if anew:
             opened.num_cached_tokens = position
         self._tell(owner, edge_pb2.LinkMessage(opened=opened))
+        return True
 
     async def _continue(self, opening: Opening) -> int | None:
         """Let a session that is here go on; the row from which it does, or None if it is to be opened anew."""
