@@ -75,7 +75,13 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
     place = await find_place(config, identity)
     catalog = Catalog(
         [
-            load_model(model.folder, model.manifest, config.trust, allow_unsigned=config.allow_unsigned)
+            load_model(
+                model.folder,
+                model.manifest,
+                config.trust,
+                allow_unsigned=config.allow_unsigned,
+                state_dir=config.state_dir,
+            )
             for model in config.models
         ]
     )
@@ -84,6 +90,7 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
         listen=config.dht_listen,
         initial_peers=config.dht_peers,
         key_file=config.state_dir / LIBP2P_KEY_FILE,
+        tls=place.tls if place else None,
     )
     try:
         coordinator = CoordinatorProcess(config, identity, catalog, directory, place)

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from osai.core.errors import OsaiError, SetupError, TrustError, UnavailableError
 from osai.core.identity import Identity
+from osai.core.member_tls import MemberTls
 from osai.core.record_guard import RecordGuard
 from osai.core.records import COORDINATORS_KEY, NODES_KEY, seal, unseal
 
@@ -67,14 +68,27 @@ async def _resolve(listen: str) -> str:
 class Directory:
     """One member's view of the DHT. Build it with `start`."""
 
-    def __init__(self, dht: Any, identity: Identity, addresses: tuple[str, ...]) -> None:  # noqa: ANN401 - untyped library
+    def __init__(
+        self,
+        dht: Any,  # noqa: ANN401 - untyped library
+        identity: Identity,
+        addresses: tuple[str, ...],
+        tls: MemberTls | None = None,
+    ) -> None:
         self._dht = dht
+        self._tls = tls
         self._identity = identity
         self.addresses = addresses
 
     @classmethod
     async def start(
-        cls, identity: Identity, *, listen: str, initial_peers: Sequence[str] = (), key_file: Path | None = None
+        cls,
+        identity: Identity,
+        *,
+        listen: str,
+        initial_peers: Sequence[str] = (),
+        key_file: Path | None = None,
+        tls: MemberTls | None = None,
     ) -> Self:
         """Join the DHT through any of `initial_peers`, or found one where there are none.
 
@@ -83,6 +97,7 @@ class Directory:
             listen: HOST:PORT for libp2p; port 0 takes a free one.
             initial_peers: libp2p multiaddrs of members.
             key_file: where libp2p keeps its own key, so that the multiaddr survives a restart.
+            tls: of this member, in a private swarm: records carry its certificate, and others' must carry theirs.
 
         Raises:
             SetupError: if the address can't be listened on.
@@ -97,6 +112,7 @@ class Directory:
         guard = RecordGuard(
             {DHTID.generate(source=key).to_bytes(): key for key in (NODES_KEY, COORDINATORS_KEY)},
             DHTProtocol.serializer.loads,
+            tls.peer_of if tls else None,
         )
         try:
             async with AsyncExitStack() as undo, asyncio.timeout(START_DEADLINE_S):
@@ -128,7 +144,7 @@ class Directory:
                     "check the address and that the member runs"
                 ) from e
             raise SetupError(f"the DHT can't listen on {listen} ({e or type(e).__name__}); choose another --dht") from e
-        return cls(dht, identity, tuple(str(address) for address in addresses))
+        return cls(dht, identity, tuple(str(address) for address in addresses), tls)
 
     async def announce(self, key: str, payload: bytes, *, ttl_s: float) -> None:
         """Store this member's record under `key`; it lapses `ttl_s` seconds from now unless announced again.
@@ -137,7 +153,7 @@ class Directory:
             UnavailableError: if no member stored it in time.
         """
         expiry_s = time.time() + ttl_s
-        value = seal(self._identity, key, payload, expiry_s)
+        value = seal(self._identity, key, payload, expiry_s, self._tls.credentials.leaf_pem if self._tls else b"")
         try:
             async with asyncio.timeout(OPERATION_DEADLINE_S):
                 stored = await self._dht.store(key, value, expiry_s, subkey=self._identity.node_id)
@@ -171,7 +187,7 @@ class Directory:
         for subkey, stored in found.value.items():
             value = stored.value if isinstance(stored.value, bytes) else b""  # unseal refuses an empty record
             try:
-                payloads[subkey] = unseal(value, key, subkey, now_s)
+                payloads[subkey] = unseal(value, key, subkey, now_s, self._tls.peer_of if self._tls else None)
             except TrustError as e:
                 log.warning("dropped a DHT record of %s: %s", subkey, e)
         return payloads

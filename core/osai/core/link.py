@@ -98,6 +98,7 @@ class Link(Generic[SentT, ReceivedT]):
         self._config = config or LinkConfig()
         self._outbox: Outbox[SentT] = Outbox(peer, self._config.max_queued_messages)
         self._stream: FrameSender[SentT] | None = None
+        self._ended: asyncio.Future[OsaiError] = asyncio.get_running_loop().create_future()
 
     def send(self, message: SentT) -> None:
         """See `Wire.send`. Messages queued before the greeting is through go out after it."""
@@ -106,6 +107,11 @@ class Link(Generic[SentT, ReceivedT]):
             stream.send(message)  # nothing waits: no task need wake up for it
         else:
             self._outbox.put(message)
+
+    def end(self, reason: OsaiError) -> None:
+        """End the link: what waits is dropped."""
+        if not self._ended.done():
+            self._ended.set_result(reason)
 
     @property
     def num_queued(self) -> int:
@@ -167,7 +173,9 @@ class Link(Generic[SentT, ReceivedT]):
         reader = asyncio.create_task(self._read(call))
         writer = asyncio.create_task(self._write(call) if self._stream is None else self._stream.write(self._outbox))
         try:
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reader, writer, self._ended), return_when=asyncio.FIRST_COMPLETED)
+            if self._ended.done():
+                raise self._ended.result()
             if not reader.done():
                 await asyncio.wait((reader,), timeout=END_GRACE_S)
             (reader if reader.done() else writer).result()

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import Enum
 from typing import Self
 
-from osai.core.errors import OsaiError, UnavailableError
+from osai.core.errors import OsaiError, TrustError, UnavailableError
 from osai.core.link import EdgeLink, LinkConfig, Wire, edge_link
 from osai.core.member_tls import MemberTls
 from osai.proto import edge_pb2
@@ -47,13 +48,17 @@ class LinkPool:
         self._links: dict[tuple[str, str, Lane], tuple[EdgeLink, asyncio.Task[None]]] = {}
         self._tasks = asyncio.TaskGroup()
         self._closing = False
+        self._stack = ExitStack()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
+        if self._tls is not None:
+            self._stack.enter_context(self._tls.subscribed(self._end_revoked))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._closing = True
+        self._stack.close()
         for dialled in self._links.values():
             dialled[1].cancel()
         await self._tasks.__aexit__(None, None, None)
@@ -63,9 +68,12 @@ class LinkPool:
 
         Raises:
             UnavailableError: if the pool is closing.
+            TrustError: if the peer is revoked.
         """
         if self._closing:
             raise UnavailableError("this member is shutting down")
+        if self._tls is not None and self._tls.is_revoked(peer):
+            raise _revoked(peer)
         key = (peer, address, lane)
         if key not in self._links:
             link = edge_link(peer, address, self._my_id, lambda m: self._on_message(peer, m), self._config, self._tls)
@@ -82,6 +90,11 @@ class LinkPool:
         dialled = self._links.get((peer, address, lane))
         return dialled[0].num_queued if dialled else 0
 
+    def _end_revoked(self) -> None:
+        for (peer, _, _), (link, _) in self._links.items():
+            if self._tls is not None and self._tls.is_revoked(peer):
+                link.end(_revoked(peer))
+
     async def _run(self, key: tuple[str, str, Lane], link: EdgeLink) -> None:
         try:
             reason = await link.run()
@@ -89,3 +102,7 @@ class LinkPool:
             del self._links[key]
         log.info("link to %s (%s) ended: %s", link.peer, key[2].value, reason)
         self._on_lost(link.peer, reason)
+
+
+def _revoked(peer: str) -> TrustError:
+    return TrustError(f"{peer} is revoked in this swarm", subject=peer)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_KNOWN = 4096  # certificates that need not be checked anew: a record of each node is read every two seconds
+
 OnRevoked = Callable[[], None]
 
 
@@ -42,6 +44,7 @@ class MemberTls:
         self._gate = gate
         self._clock_s = clock_s
         self._subscribers: list[OnRevoked] = []
+        self._known: dict[bytes, Peer] = {}
         self.renew(credentials)
 
     @property
@@ -110,7 +113,15 @@ class MemberTls:
         Raises:
             TrustError: if it is none of this swarm's, is over, or was revoked.
         """
-        return self._gate.admit(certificate, self._clock_s())
+        known = self._known.get(certificate)
+        if known is not None:  # its signature was checked; the rest changes with time
+            self.check(known)
+            return known
+        peer = self._gate.admit(certificate, self._clock_s())
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[certificate] = peer
+        return peer
 
     def seconds_left(self, peer: Peer) -> float:
         """Until a peer's certificate ends."""

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from osai.core.errors import TrustError
-from osai.core.records import MAX_RECORD_BYTES, unseal
+from osai.core.records import MAX_RECORD_BYTES, Admit, unseal
 from osai.proto import record_pb2
 
 log = logging.getLogger(__name__)
@@ -22,10 +22,12 @@ class RecordGuard:
     Args:
         keys: names of the keys that are stored at all, by their place in the DHT.
         loads: hivemind's deserializer.
+        admit: judges certificates, in a private swarm; None in a public one.
     """
 
-    def __init__(self, keys: Mapping[bytes, str], loads: Callable[[bytes], object]) -> None:
+    def __init__(self, keys: Mapping[bytes, str], loads: Callable[[bytes], object], admit: Admit | None = None) -> None:
         self._keys = keys
+        self._admit = admit
         self._loads = loads
 
     def validate(self, record: Any) -> bool:  # noqa: ANN401 - hivemind's DHTRecord
@@ -37,7 +39,7 @@ class RecordGuard:
             subkey, sealed = self._loads(record.subkey), self._loads(record.value)
             if not isinstance(subkey, str) or not isinstance(sealed, bytes):
                 return False
-            unseal(sealed, key, subkey, float("-inf"))  # the DHT lets go of expired records by itself
+            unseal(sealed, key, subkey, float("-inf"), self._admit)  # the DHT lets go of expired records by itself
             return bool(record_pb2.SignedRecord.FromString(sealed).expiry_s == record.expiration_time)
         except (TrustError, DecodeError, ValueError, TypeError) as e:
             log.debug("refused a DHT record under %s: %s", key, e)  # anyone may send any number of them

@@ -196,7 +196,11 @@ class NodeProcess:
     async def _join_directory(self, peers: list[str]) -> None:
         key_file: Path = self._config.state_dir / LIBP2P_KEY_FILE
         self._directory = await Directory.start(
-            self._identity, listen=self._config.dht_listen, initial_peers=peers, key_file=key_file
+            self._identity,
+            listen=self._config.dht_listen,
+            initial_peers=peers,
+            key_file=key_file,
+            tls=self._member.tls if self._member else None,
         )
         self._perform([Announce()])
 

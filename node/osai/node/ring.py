@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,7 +15,7 @@ from osai.core.frames import FrameShape
 from osai.core.link import Outbox
 from osai.core.link_pool import Lane, LinkPool
 from osai.core.member_tls import MemberTls
-from osai.node.engine.api import StepOutput
+from osai.node.engine.api import Rows, StepOutput
 from osai.node.engine.engine import Engine
 from osai.node.intake import Intake
 from osai.node.owners import Owners
@@ -151,14 +151,12 @@ class Ring:
             return
         match kind:
             case "frames":
-                for rows, data in self._intake.rows_of(owner, message.frames):
-                    self._feeding.submit(rows, data, owner)
+                self._feed((rows, data, owner) for rows, data in self._intake.rows_of(owner, message.frames))
             case "open":
                 if await self._desk.open(owner, self._owners.peer(owner), message.open):
                     self._parties.opened(owner, message.open)
             case "resume":
-                for rows, data, sender in await self._desk.resume(owner, message.resume):
-                    self._feeding.submit(rows, data, sender)
+                self._feed(await self._desk.resume(owner, message.resume))
             case "follow":
                 self._desk.follow(owner, message.follow)
             case "close":
@@ -167,6 +165,10 @@ class Ring:
                 self._tell(owner, edge_pb2.LinkMessage(echo=message.probe))
             case _:
                 log.warning("peer %d sent %s, which a node does not take; ignored", owner, kind or "nothing known")
+
+    def _feed(self, parts: Iterable[tuple[Rows, torch.Tensor, int | None]]) -> None:
+        for rows, data, sender in parts:
+            self._feeding.submit(rows, data, sender)
 
     def _is_due(self, owner: int, message: edge_pb2.LinkMessage) -> bool:
         """Whether a peer may say this of a session; else it is told why not, and nothing follows."""

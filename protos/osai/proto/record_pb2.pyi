@@ -211,12 +211,15 @@ class SignedRecord(_message.Message):
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     EXPIRY_S_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     payload: _builtins.bytes
     public_key: _builtins.bytes
     """32 bytes; its digest is the member's id and the DHT subkey"""
     expiry_s: _builtins.float
     """seconds since 1970"""
     signature: _builtins.bytes
+    certificate: _builtins.bytes
+    """in a private swarm: the member's, PEM; it is believed by its own signature"""
     def __init__(
         self,
         *,
@@ -224,10 +227,11 @@ class SignedRecord(_message.Message):
         public_key: _builtins.bytes = ...,
         expiry_s: _builtins.float = ...,
         signature: _builtins.bytes = ...,
+        certificate: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expiry_s", b"expiry_s", "payload", b"payload", "public_key", b"public_key", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "expiry_s", b"expiry_s", "payload", b"payload", "public_key", b"public_key", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
