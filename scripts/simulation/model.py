@@ -14,7 +14,7 @@ from scripts.simulation.scenario import ModelConfig
 from osai.coordinator.catalog import ServedModel
 from osai.coordinator.text import Tokenizer
 from osai.core.layers import LayerRange
-from osai.core.manifest import FileEntry, Manifest, TensorEntry, parse, unsigned
+from osai.core.manifest import DEFAULT_CHUNK_BYTES, FileEntry, Manifest, TensorEntry, num_chunks, parse, unsigned
 from osai.core.model import ModelFacts
 
 MODEL = "simulated/model"
@@ -137,7 +137,7 @@ class SimulatedModel:
                     dtype="F32",
                     shape=(size // 4,),
                     layer=layer,
-                    sha256=digest,
+                    chunks=(digest,) * num_chunks(size, DEFAULT_CHUNK_BYTES),
                 )
             )
             at += size
@@ -146,6 +146,6 @@ class SimulatedModel:
             version=1,
             created_s=1_700_000_000,
             licence="mit",
-            files=(FileEntry(path="config.json", size_bytes=2, sha256=digest),),
+            files=(FileEntry(path="config.json", size_bytes=2, chunks=(digest,)),),
             tensors=tuple(tensors),
         )

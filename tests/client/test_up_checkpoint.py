@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,16 @@ from osai.client.signing import build_manifest
 from osai.client.up.checkpoint import open_checkpoint
 from osai.core.errors import ManifestError, OsaiError, SetupError, WeightsError
 from osai.core.identity import Identity
-from osai.core.manifest import MANIFEST_FILE, TrustPolicy, parse, parse_public_key, public_key_pem, sign, verify
+from osai.core.manifest import (
+    MANIFEST_FILE,
+    TrustMemory,
+    TrustPolicy,
+    parse,
+    parse_public_key,
+    public_key_pem,
+    sign,
+    verify,
+)
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -55,7 +65,7 @@ def test_unsigned_checkpoint_is_signed_for_this_swarm_alone(tmp_path: Path) -> N
     assert found.manifest is not None
     assert sum(hashed) == 56 + len(before["config.json"])
     key = parse_public_key(found.trust.read_bytes())
-    verify(parse(found.manifest.read_bytes()), TrustPolicy.of([key]))
+    verify(parse(found.manifest.read_bytes()), TrustPolicy.of([key]), now_s=time.time(), memory=TrustMemory())
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before  # nothing was written there
     again = open_checkpoint(folder, None, scratch)
     assert parse_public_key(again.trust.read_bytes()) != key  # a new key each time

@@ -13,7 +13,7 @@ from osai.coordinator.catalog import ServedModel
 from osai.coordinator.swarm import NodeState, SpanState
 from osai.coordinator.text import Tokenizer
 from osai.core.layers import LayerRange
-from osai.core.manifest import FileEntry, Manifest, TensorEntry, parse, unsigned
+from osai.core.manifest import DEFAULT_CHUNK_BYTES, FileEntry, Manifest, TensorEntry, num_chunks, parse, unsigned
 from osai.core.model import ModelFacts
 
 MODEL = "me/small"
@@ -72,7 +72,7 @@ def model(
                 dtype="F32",
                 shape=(size // 4,),
                 layer=layer,
-                sha256=digest,
+                chunks=(digest,) * num_chunks(size, DEFAULT_CHUNK_BYTES),
             )
         )
         at += size
@@ -81,7 +81,7 @@ def model(
         version=1,
         created_s=1_700_000_000,
         licence="mit",
-        files=(FileEntry(path="config.json", size_bytes=2, sha256=digest),),
+        files=(FileEntry(path="config.json", size_bytes=2, chunks=(digest,)),),
         tensors=tuple(tensors),
     )
     values = {"architecture": "LlamaForCausalLM", "hidden_size": 4, "vocab_size": 600, "max_context": 64}

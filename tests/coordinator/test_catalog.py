@@ -11,8 +11,9 @@ from safetensors.numpy import save_file
 
 from coordinator.builders import MODEL, model, train_byte_level
 from osai.client.signing import build_manifest
+from osai.coordinator import catalog
 from osai.coordinator.api import ChatMessage
-from osai.coordinator.catalog import Catalog, ServedModel, load_model
+from osai.coordinator.catalog import Catalog, ServedModel
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import ManifestError, OsaiError, SetupError, UnknownModelError, WeightsError
 from osai.core.identity import Identity
@@ -60,6 +61,12 @@ def folder(tmp_path: Path, key: Identity) -> Path:
 def signed(folder: Path, key: Identity, change: Callable[[Manifest], Manifest] = lambda manifest: manifest) -> None:
     manifest = change(build_manifest(folder, MODEL, 1, "mit", created_s=1_700_000_000))
     (folder / MANIFEST_FILE).write_bytes(sign(manifest, key))
+
+
+def load_model(folder: Path, manifest: Path | None, trust: TrustPolicy, *, allow_unsigned: bool) -> ServedModel:
+    """As a coordinator does whose state lies beside the folder."""
+    state_dir = folder.parent / "state"
+    return catalog.load_model(folder, manifest, trust, allow_unsigned=allow_unsigned, state_dir=state_dir)
 
 
 def test_a_signed_folder_is_served_with_its_facts(folder: Path, trust: TrustPolicy) -> None:
@@ -129,6 +136,21 @@ def test_unsigned_is_served_only_if_allowed_and_marked(
 def test_a_key_that_is_not_trusted_is_refused(folder: Path) -> None:
     with pytest.raises(ManifestError, match="not a trusted key"):
         load_model(folder, None, TrustPolicy.of([Identity.generate().public_key]), allow_unsigned=False)
+
+
+def test_an_older_manifest_than_one_that_was_served_is_refused(folder: Path, trust: TrustPolicy, key: Identity) -> None:
+    signed(folder, key, lambda manifest: replace(manifest, version=2))
+    load_model(folder, None, trust, allow_unsigned=False)
+    signed(folder, key)
+    with pytest.raises(ManifestError, match=r"version 1 .* is older than version 2"):
+        load_model(folder, None, trust, allow_unsigned=False)
+    assert not load_model(folder, None, trust, allow_unsigned=True).signed
+
+
+def test_an_expired_manifest_is_refused(folder: Path, trust: TrustPolicy, key: Identity) -> None:
+    signed(folder, key, lambda manifest: replace(manifest, not_after_s=1_700_000_001))
+    with pytest.raises(ManifestError, match="has expired on 2023-11-14T22:13:21"):
+        load_model(folder, None, trust, allow_unsigned=False)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"not json", b'{"signatures":[],"signed":{}}\n', b"\xff\xfe"])
@@ -206,9 +228,9 @@ def test_signed_nonsense_is_a_typed_error(
 
 def test_models_are_found_by_id(tokenizer: Tokenizer) -> None:
     one, two = model(tokenizer, "me/one"), model(tokenizer, "me/two")
-    catalog = Catalog([one, two])
-    assert catalog.models == (one, two)
-    assert catalog.get("me/two") is two
+    both = Catalog([one, two])
+    assert both.models == (one, two)
+    assert both.get("me/two") is two
     assert Catalog([one]).get("") is one
     for served, asked, words in [
         ([one, two], "me/three", "'me/three' is not served here; served are: me/one, me/two"),

@@ -23,7 +23,7 @@ def manifest() -> Manifest:
 
     def tensor(name: str, file: str, begin: int, layer: int | None) -> TensorEntry:
         return TensorEntry(
-            name=name, file=file, begin=begin, end=begin + 48, dtype="BF16", shape=(4, 6), layer=layer, sha256=digest
+            name=name, file=file, begin=begin, end=begin + 48, dtype="BF16", shape=(4, 6), layer=layer, chunks=(digest,)
         )
 
     return Manifest(
@@ -32,8 +32,8 @@ def manifest() -> Manifest:
         created_s=1_700_000_000,
         licence="apache-2.0",
         files=(
-            FileEntry(path="config.json", size_bytes=12, sha256=digest),
-            FileEntry(path="tokenizer.json", size_bytes=34, sha256=digest),
+            FileEntry(path="config.json", size_bytes=12, chunks=(digest,)),
+            FileEntry(path="tokenizer.json", size_bytes=34, chunks=(digest,)),
         ),
         tensors=(
             tensor("model.embed_tokens.weight", "model-00001-of-00002.safetensors", 100, None),

@@ -97,7 +97,7 @@ def test_refusals(folder: Path, keys: Path) -> None:
     assert f"--trust {keys / 'k.pem'}: this is a private key" in refuse(
         "manifest", "verify", folder, "--trust", keys / "k.pem"
     )
-    assert "can't read nothing" in refuse("manifest", "verify", folder, "--trust", keys / "nothing")
+    assert "nothing: it can't be read" in refuse("manifest", "verify", folder, "--trust", keys / "nothing")
     assert "k.pem exists" in refuse("key", "create", "--out", keys / "k.pem")
     shard = folder / "model-00001-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1] + b"\x7f")

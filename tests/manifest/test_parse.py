@@ -62,7 +62,8 @@ def test_layout_does_not_matter_to_the_digest(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (signed(format=2), "format 2 is unknown .*upgrade"),
+        (signed(format=1), "format 1 is no longer read .*sign it again with `osai manifest create`"),
+        (signed(format=3), "format 3 is unknown .*upgrade"),
         (signed(format=True), "'format' is of the wrong type"),
         (signed(extra=1), "'extra' is unknown"),
         (lambda top: top["signed"].pop("licence"), "'licence' is missing"),
@@ -76,6 +77,18 @@ def test_layout_does_not_matter_to_the_digest(manifest: Manifest) -> None:
         (signed(licence=""), "licence must be"),
         (signed(licence="a\x1b[2Jb"), "licence must be"),
         (signed(licence="\ud800"), "licence must be"),
+        (signed(not_after_s=-1), "not_after_s must be null"),
+        (signed(not_after_s=2**53), "not_after_s must be null"),
+        (signed(not_after_s="1"), "'not_after_s' is of the wrong type"),
+        (signed(licence_url="http://x.org"), "licence_url must be empty or an https:// address"),
+        (signed(licence_url="https://x.org/\n"), "licence_url must be"),
+        (signed(licence_url="https://" + "x" * 1000), "licence_url must be"),
+        (signed(licence_must_accept=1), "'licence_must_accept' is of the wrong type"),
+        (signed(chunk_bytes=0), "chunk_bytes is 0, no power of two"),
+        (signed(chunk_bytes=2**15), "chunk_bytes is 32768, no power of two"),
+        (signed(chunk_bytes=2**27), "no power of two"),
+        (signed(chunk_bytes=3 * 2**20), "no power of two"),
+        (signed(chunk_bytes=-(2**22)), "no power of two"),
         (signed(tensors=[]), "lists no tensor"),
         (signed(files=[1]), "file entry is no JSON object"),
         (file(path="../config.json"), "none that serving reads"),
@@ -85,7 +98,11 @@ def test_layout_does_not_matter_to_the_digest(manifest: Manifest) -> None:
         (file(path="config.json"), "file 'config.json' is listed twice"),
         (file(size_bytes=-1), "at most"),
         (file(size_bytes=2**40), "at most"),
-        (file(sha256="AB" * 32), "lower-case hex"),
+        (file(chunks=["AB" * 32]), "file tokenizer.json: a chunk's digest is not 64 lower-case hex"),
+        (file(chunks=["ab" * 32] * 2), "file tokenizer.json: 2 chunks where its 34 bytes make 1"),
+        (file(size_bytes=0), "1 chunks where its 0 bytes make 0"),
+        (file(chunks=["ab" * 32, None]), "chunks is no list of strings"),
+        (file(chunks="ab" * 32), "'chunks' is of the wrong type"),
         (tensor(name="a b"), "tensor name"),
         (tensor(name="model.embed_tokens.weight"), "'model.embed_tokens.weight' is listed twice"),
         (tensor(file="../model.safetensors"), "no relative path"),
@@ -103,11 +120,15 @@ def test_layout_does_not_matter_to_the_digest(manifest: Manifest) -> None:
         (tensor(layer=10_000), "layer 10000"),
         (tensor(layer=-1), "layer -1"),
         (tensor(layer="1"), "'layer' is of the wrong type"),
-        (tensor(sha256="00"), "lower-case hex"),
+        (tensor(chunks=["00"]), "lower-case hex"),
+        (
+            tensor(chunks=["ab" * 32] * 2),
+            "tensor model.layers.0.mlp.up_proj.weight: 2 chunks where its 48 bytes make 1",
+        ),
         (tensor(begin=147, end=195), "overlap in model-00001"),
         (tensor(begin=100, end=148), "overlap in model-00001"),
-        (signature(public_key="ab"), "64 and 128"),
-        (signature(sig="CD" * 64), "64 and 128"),
+        (signature(public_key="ab"), "public key is not 64 lower-case hex"),
+        (signature(sig="CD" * 64), "signature is not 128 lower-case hex"),
         (signature(sig=1), "'sig' is of the wrong type"),
         (lambda top: top.update(signatures=[{"public_key": "ab" * 32, "sig": "cd" * 64}] * 2), "signed twice"),
         (lambda top: top.update(signatures=[{"public_key": "ab" * 32, "sig": "cd" * 64}] * 17), "17 signatures"),
@@ -142,7 +163,7 @@ def test_what_is_no_manifest_is_refused(data: bytes, says: str) -> None:
 def test_signing_refuses_what_parsing_would(manifest: Manifest, key: Identity) -> None:
     with pytest.raises(ManifestError, match="model id"):
         sign(replace(manifest, model_id=""), key)
-    undigested = replace(manifest, files=(replace(manifest.files[0], sha256=""),))
+    undigested = replace(manifest, files=(replace(manifest.files[0], chunks=()),))
     with pytest.raises(ManifestError, match="lacks digests"):
         sign(undigested, key)
     assert parse(unsigned(undigested)).manifest.lacks_digests()

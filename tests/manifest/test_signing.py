@@ -13,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from manifest.publishers import verify_at
 from osai.client import checkpoint_folder
-from osai.client.signing import build_manifest, checkpoint_bytes, create_key, load_key, verify_folder
+from osai.client.publisher_keys import create_key, load_key
+from osai.client.signing import build_manifest, checkpoint_bytes, verify_folder
 from osai.core.errors import ManifestError, SetupError, TrustError, WeightsError
 from osai.core.identity import Identity
-from osai.core.manifest import Manifest, SignedManifest, TrustPolicy, parse, parse_public_key, sign, verify
+from osai.core.manifest import Manifest, SignedManifest, TrustPolicy, parse, parse_public_key, sign
 
 SHARD = "model-00002-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -26,7 +28,7 @@ INDEX = "model.safetensors.index.json"
 @pytest.fixture
 def signed(folder: Path, key: Identity) -> SignedManifest:
     signed = parse(sign(build_manifest(folder, "me/small", 1, None), key))
-    verify(signed, TrustPolicy.of([key.public_key]))
+    verify_at(signed, TrustPolicy.of([key.public_key]))
     return signed
 
 
@@ -39,13 +41,14 @@ def test_a_manifest_says_what_the_folder_holds(folder: Path, signed: SignedManif
         "tokenizer.json",
     ]
     for file in manifest.files:
-        assert file.sha256 == hashlib.sha256((folder / file.path).read_bytes()).hexdigest()
+        assert file.chunks == (hashlib.sha256((folder / file.path).read_bytes()).hexdigest(),)
     tensors = {entry.name: entry for entry in manifest.tensors}
     for shard in folder.glob("*.safetensors"):
         for name, tensor in load_file(shard).items():
             entry = tensors.pop(name)
             assert (entry.file, entry.shape) == (shard.name, tuple(tensor.shape))
-            assert entry.sha256 == hashlib.sha256(tensor.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+            data = tensor.flatten().view(torch.uint8).numpy().tobytes()
+            assert entry.chunks == ((hashlib.sha256(data).hexdigest(),) if data else ())
     assert not tensors
     assert manifest.layer_bytes() == (32, 32)
     assert manifest.outer_bytes() == 16 * 4 * 4 + 4 * 4
@@ -70,7 +73,7 @@ def test_progress_counts_every_byte(folder: Path, signed: SignedManifest) -> Non
 def test_hashing_in_chunks_gives_the_same_digests(
     folder: Path, signed: SignedManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint_folder, "CHUNK_BYTES", 7)
+    monkeypatch.setattr(checkpoint_folder, "READ_BYTES", 7)
     verify_folder(folder, signed, None)
 
 
@@ -172,7 +175,7 @@ def test_keys_are_created_once_and_kept_secret(tmp_path: Path, manifest: Manifes
     assert public == tmp_path / "keys" / "release.pub"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert parse_public_key(public.read_bytes()) == identity.public_key
-    verify(parse(sign(manifest, load_key(path))), TrustPolicy.of([identity.public_key]))
+    verify_at(parse(sign(manifest, load_key(path))), TrustPolicy.of([identity.public_key]))
     with pytest.raises(SetupError, match=r"release\.pem exists"):
         create_key(path)
     path.unlink()

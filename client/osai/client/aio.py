@@ -10,6 +10,7 @@ from osai.client.connection import Connections
 from osai.client.events import Completion, GenerationEvent
 from osai.client.generation import GenerationRun
 from osai.client.lost import CoordinatorLostError, nobody_reached
+from osai.client.private import find_member
 from osai.client.request import GenerationOptions, Prompt, to_proto
 from osai.client.roster import Roster
 from osai.client.swarm import Model, Swarm
@@ -133,5 +134,5 @@ class AsyncClient:
 
     def _connections(self) -> Connections:
         if self._open is None:
-            self._open = Connections()
+            self._open = Connections(find_member(self._roster.addresses))
         return self._open

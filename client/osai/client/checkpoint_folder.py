@@ -8,13 +8,14 @@ from pathlib import Path
 
 from osai.core.errors import WeightsError
 from osai.core.manifest import TensorEntry
+from osai.core.manifest.check import is_web_address
 from osai.core.manifest.names import TEMPLATES_FOLDER
 from osai.core.manifest.select import INDEX_FILE, MAX_INDEX_BYTES, select_shards, tensor_entries
 from osai.core.safetensors_header import LENGTH_BYTES, TensorSpan, parse_header, read_length
 
 NUM_THREADS = 2  # SHA-256 runs at 1.2 GiB/s a thread or more, as fast as most disks read
 MAX_CARD_BYTES = 2**20  # model cards are far smaller
-CHUNK_BYTES = 2**20  # what a thread holds at once
+READ_BYTES = 2**20  # what a thread holds at once
 
 OnBytes = Callable[[int], None]
 
@@ -72,25 +73,34 @@ def read_at_most(folder: Path, path: str, max_bytes: int) -> bytes:
     return data
 
 
-def card_licence(folder: Path, paths: frozenset[str]) -> str:
-    """`license:` of the model card's front matter, or `license_name:` where that says more; else empty."""
+@dataclass(frozen=True, slots=True)
+class CardLicence:
+    """A licence as a model card names it, and the address of its words; either may be empty."""
+
+    name: str = ""
+    url: str = ""
+
+
+def card_licence(folder: Path, paths: frozenset[str]) -> CardLicence:
+    """`license:` of the model card's front matter, or `license_name:` where that says more, and `license_link:`."""
     if "README.md" not in paths:
-        return ""
+        return CardLicence()
     lines = read_at_most(folder, "README.md", MAX_CARD_BYTES).decode(errors="replace").splitlines()
     if not lines or lines[0].strip() != "---":
-        return ""
+        return CardLicence()
     fields = {}
     for line in lines[1:]:
         if line.strip() == "---":
             break
         name, _, value = line.partition(":")
         fields[name] = value.strip().strip("'\"")
-    licence = fields.get("license", "")
-    return fields.get("license_name", licence) if licence == "other" else licence
+    licence, url = fields.get("license", ""), fields.get("license_link", "")
+    name = fields.get("license_name", licence) if licence == "other" else licence
+    return CardLicence(name, url if is_web_address(url) else "")
 
 
 def read_tensors(folder: Path, paths: Iterable[str]) -> tuple[TensorEntry, ...]:
-    """Entries of the checkpoint's tensors from the shards' headers, digests empty.
+    """Entries of the checkpoint's tensors from the shards' headers, without digests.
 
     Raises:
         WeightsError: if a shard is missing or damaged, or there is none.
@@ -134,7 +144,7 @@ def hash_regions(folder: Path, regions: Iterable[Region], on_bytes: OnBytes | No
 
 def _hash(folder: Path, region: Region, on_bytes: OnBytes | None) -> str:
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(CHUNK_BYTES, region.end - region.begin)))
+    buffer = memoryview(bytearray(min(READ_BYTES, region.end - region.begin)))
     left = region.end - region.begin
     try:
         with (folder / region.file).open("rb", buffering=0) as file:

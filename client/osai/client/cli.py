@@ -9,7 +9,10 @@ from osai.client.commands.chat import chat
 from osai.client.commands.generate import generate
 from osai.client.commands.key import key_group
 from osai.client.commands.manifest import manifest_group
+from osai.client.commands.oms import oms_group
+from osai.client.commands.private_swarm import swarm_group
 from osai.client.commands.swarm import models, status
+from osai.client.commands.trust import trust_group
 from osai.client.commands.up import up
 from osai.core.protocol import software
 from osai.core.reporting import ReportingGroup
@@ -43,5 +46,5 @@ def main() -> None:
     """  # noqa: D301 (click reads the escape)
 
 
-for command in (generate, chat, models, status, up, key_group, manifest_group):
+for command in (generate, chat, models, status, up, key_group, manifest_group, trust_group, oms_group, swarm_group):
     main.add_command(command)

@@ -1,6 +1,7 @@
 """Channels to coordinators, each greeted before its first use; whatever fails on them comes out typed."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,10 @@ from osai.core.rpc import ERROR_METADATA_KEY, error_of, insecure_channel
 from osai.proto import client_pb2_grpc
 
 if TYPE_CHECKING:
+    from osai.core.private_member import PrivateMember
     from osai.proto.client_pb2_grpc import CoordinatorAsyncStub
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -31,10 +35,11 @@ class Connection:
         version: of the protocol, that both sides speak; 0 before the greeting.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, member: "PrivateMember | None" = None) -> None:
         self.address = address
         self.version = 0
-        self._channel = insecure_channel(address)
+        self._member = member
+        self._channel = _channel(address, member)
         self._greeted = False
 
     async def greeted(self, limit_s: float) -> "CoordinatorAsyncStub":
@@ -44,10 +49,19 @@ class Connection:
             ProtocolMismatchError: if it speaks another version.
         """
         stub: CoordinatorAsyncStub = client_pb2_grpc.CoordinatorStub(self._channel)
+        if not self._greeted and self._member is not None:
+            await self._renewed(self._member)
         if not self._greeted:  # calls that begin at once may greet more than once, which does no harm
             self.version = check_hello(await self.within(limit_s, "a greeting", stub.Greet(hello())))
             self._greeted = True
         return stub
+
+    async def _renewed(self, member: "PrivateMember") -> None:
+        """A client is there now and then only: its certificate is looked at when it connects."""
+        try:
+            await member.renew_if_due(self.address)
+        except OsaiError as e:
+            log.warning("the certificate could not be renewed at %s: %s", self.address, e)
 
     async def within(self, limit_s: float, what: str, answer: Awaitable[R]) -> R:
         """Wait for one answer.
@@ -86,9 +100,14 @@ class Connection:
 
 
 class Connections:
-    """The channels of one client, until it is closed. Made inside a running loop."""
+    """The channels of one client, until it is closed. Made inside a running loop.
 
-    def __init__(self) -> None:
+    Args:
+        member: the client's place in a private swarm; None in a public one.
+    """
+
+    def __init__(self, member: "PrivateMember | None" = None) -> None:
+        self._member = member
         self._by_address: dict[str, Connection] = {}
         self._closed = asyncio.Event()
 
@@ -106,7 +125,7 @@ class Connections:
         if self.closed:
             raise closed()
         if address not in self._by_address:
-            self._by_address[address] = Connection(address)
+            self._by_address[address] = Connection(address, self._member)
         return self._by_address[address]
 
     async def pause(self, delay_s: float) -> None:
@@ -132,3 +151,13 @@ class Connections:
 def closed() -> CancelledError:
     """What a call is told whose client was closed."""
     return CancelledError("the client was closed before the call had ended")
+
+
+def _channel(address: str, member: "PrivateMember | None") -> grpc.aio.Channel:
+    if member is None:
+        return insecure_channel(address)
+    # these take a tenth of a second to import: only for those who are in a private swarm
+    from osai.core.admission.roles import Role  # noqa: PLC0415
+    from osai.core.member_channel import member_channel  # noqa: PLC0415
+
+    return member_channel(address, member.tls, Role.COORDINATOR)

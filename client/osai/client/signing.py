@@ -1,10 +1,10 @@
-"""Making and checking manifests of checkpoint folders, and publisher keys. Without torch and safetensors."""
+"""Making and checking manifests of checkpoint folders. Without torch and safetensors."""
 
-import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from osai.client.checkpoint_folder import (
@@ -16,10 +16,12 @@ from osai.client.checkpoint_folder import (
     read_tensors,
     size_of,
 )
-from osai.core.errors import SetupError, WeightsError
-from osai.core.identity import Identity
-from osai.core.manifest import FileEntry, Manifest, SignedManifest, TensorEntry, check, public_key_pem
+from osai.core.errors import WeightsError
+from osai.core.manifest import FileEntry, Manifest, SignedManifest, TensorEntry, check, choose_chunk_bytes
+from osai.core.manifest.chunks import num_chunks, ranges
 from osai.core.manifest.select import refuse_pickles, select_files
+
+Entry = FileEntry | TensorEntry
 
 
 def build_manifest(
@@ -30,6 +32,10 @@ def build_manifest(
     on_bytes: OnBytes | None = None,
     *,
     created_s: int | None = None,
+    not_after_s: int | None = None,
+    licence_url: str | None = None,
+    licence_must_accept: bool = False,
+    chunk_bytes: int | None = None,
 ) -> Manifest:
     """The manifest of a checkpoint's folder, every digest computed.
 
@@ -40,6 +46,10 @@ def build_manifest(
         licence: None takes the model card's (README.md), or "unknown".
         on_bytes: told of bytes as they are hashed, from several threads; `checkpoint_bytes` says how many in all.
         created_s: seconds since 1970; None for now.
+        not_after_s: seconds since 1970 after which it is believed no more; None: it does not expire.
+        licence_url: None takes the model card's where the licence is the card's too.
+        licence_must_accept: whether nodes' operators must have accepted the licence.
+        chunk_bytes: what tensors and files are cut into; None for what fits the checkpoint's size.
 
     Raises:
         WeightsError: if files are missing, pickled or damaged.
@@ -47,21 +57,39 @@ def build_manifest(
     """
     paths = list_files(folder)
     refuse_pickles(paths)
-    files = tuple(FileEntry(path=p, size_bytes=size_of(folder, p), sha256="") for p in select_files(paths))
+    files = tuple(FileEntry(path=p, size_bytes=size_of(folder, p), chunks=()) for p in select_files(paths))
+    tensors = read_tensors(folder, paths)
+    card = card_licence(folder, paths)
+    card_url = card.url if licence in {None, card.name} else ""
     manifest = Manifest(
         model_id=model_id,
         version=version,
         created_s=int(time.time()) if created_s is None else created_s,
-        licence=licence or card_licence(folder, paths) or "unknown",
+        not_after_s=not_after_s,
+        licence=licence or card.name or "unknown",
+        licence_url=card_url if licence_url is None else licence_url,
+        licence_must_accept=licence_must_accept,
         files=files,
-        tensors=read_tensors(folder, paths),
+        tensors=tensors,
     )
+    if chunk_bytes is None:
+        chunk_bytes = choose_chunk_bytes(entry.size_bytes for entry in manifest.entries)
+    manifest = replace(manifest, chunk_bytes=chunk_bytes)
     check(manifest)  # before the long part
-    digests = list(hash_regions(folder, _regions(manifest), on_bytes))
+    with closing(hash_regions(folder, (region for _, region in _regions(manifest)), on_bytes)) as digests:
+        return _with_digests(manifest, digests)
+
+
+def _with_digests(manifest: Manifest, digests: Iterator[str]) -> Manifest:
+    """The manifest with each entry's chunks, from the digests of all in order."""
+
+    def chunks_of(entry: Entry) -> tuple[str, ...]:
+        return tuple(islice(digests, num_chunks(entry.size_bytes, manifest.chunk_bytes)))
+
     return replace(
         manifest,
-        files=tuple(replace(e, sha256=d) for e, d in zip(files, digests[: len(files)], strict=True)),
-        tensors=tuple(replace(e, sha256=d) for e, d in zip(manifest.tensors, digests[len(files) :], strict=True)),
+        files=tuple(replace(entry, chunks=chunks_of(entry)) for entry in manifest.files),
+        tensors=tuple(replace(entry, chunks=chunks_of(entry)) for entry in manifest.tensors),
     )
 
 
@@ -78,7 +106,7 @@ def checkpoint_bytes(folder: Path) -> int:
 
 
 def verify_folder(folder: Path, signed: SignedManifest, on_bytes: OnBytes | None = None) -> None:
-    """Check that a folder holds what the manifest says, byte for byte (M12). Its signatures are `verify`'s matter.
+    """Check that a folder holds what the manifest says, byte for byte (M15). Its signatures are `verify`'s matter.
 
     Also refused: a tensor, config, tokenizer file or chat template that the manifest does not list, and pickles.
 
@@ -94,11 +122,15 @@ def verify_folder(folder: Path, signed: SignedManifest, on_bytes: OnBytes | None
     paths = list_files(folder)
     _compare_files(folder, paths, manifest)
     _compare_tensors(manifest.tensors, read_tensors(folder, paths))
-    entries: tuple[FileEntry | TensorEntry, ...] = (*manifest.files, *manifest.tensors)
-    with closing(hash_regions(folder, _regions(manifest), on_bytes)) as digests:
-        for entry, digest in zip(entries, digests, strict=True):
-            if entry.sha256 != digest:
-                raise _differs(entry)
+    for entry in manifest.entries:
+        if entry.size_bytes and not entry.chunks:  # M8
+            raise WeightsError(f"{_subject(entry)} has no digests in the manifest; make it with `osai manifest create`")
+    listed = (digest for entry in manifest.entries for digest in entry.chunks)
+    regions = _regions(manifest)
+    with closing(hash_regions(folder, (region for _, region in regions), on_bytes)) as digests:
+        for (entry, region), due, digest in zip(regions, listed, digests, strict=True):
+            if due != digest:
+                raise _differs(entry, f" in bytes [{region.begin}, {region.end})")
 
 
 def _compare_files(folder: Path, paths: frozenset[str], manifest: Manifest) -> None:
@@ -120,7 +152,7 @@ def _compare_tensors(listed: Iterable[TensorEntry], found: Iterable[TensorEntry]
         other = by_name.pop(entry.name, None)
         if other is None:
             raise WeightsError(f"tensor {entry.name} is missing from {entry.file}; fetch it again", subject=entry.name)
-        if replace(other, sha256=entry.sha256, layer=entry.layer) != entry:
+        if replace(other, chunks=entry.chunks, layer=entry.layer) != entry:
             raise _differs(entry)
     for other in by_name.values():
         raise WeightsError(
@@ -129,58 +161,20 @@ def _compare_tensors(listed: Iterable[TensorEntry], found: Iterable[TensorEntry]
         )
 
 
-def _regions(manifest: Manifest) -> list[Region]:
-    files = [Region(file.path, 0, file.size_bytes, f"file {file.path}") for file in manifest.files]
-    return files + [Region(t.file, t.begin, t.end, f"tensor {t.name}") for t in manifest.tensors]
+def _regions(manifest: Manifest) -> list[tuple[Entry, Region]]:
+    """Each chunk to be hashed, and the entry that it is of."""
+    found: list[tuple[Entry, Region]] = []
+    for entry in manifest.entries:
+        file, begin = (entry.path, 0) if isinstance(entry, FileEntry) else (entry.file, entry.begin)
+        cut = ranges(begin, begin + entry.size_bytes, manifest.chunk_bytes)
+        found += [(entry, Region(file, first, last, _subject(entry))) for first, last in cut]
+    return found
 
 
-def _differs(entry: FileEntry | TensorEntry) -> WeightsError:
-    if isinstance(entry, FileEntry):
-        return WeightsError(f"file {entry.path} differs from the manifest; fetch it again", subject=entry.path)
-    return WeightsError(
-        f"tensor {entry.name} of {entry.file} differs from the manifest; fetch the file again", subject=entry.name
-    )
+def _subject(entry: Entry) -> str:
+    return f"file {entry.path}" if isinstance(entry, FileEntry) else f"tensor {entry.name} of {entry.file}"
 
 
-def create_key(path: Path) -> tuple[Identity, Path]:
-    """Write a new publisher key to `path` (mode 0600) and its public key beside it.
-
-    Returns:
-        The key, and the path of the public one: `.pub` in place of `.pem`, or added to another name.
-
-    Raises:
-        SetupError: if either file exists, or can't be written.
-    """
-    identity = Identity.generate()
-    public = path.with_name(path.name.removesuffix(".pem") + ".pub")
-    _write_new(path, identity.to_pem(), 0o600)
-    try:
-        _write_new(public, public_key_pem(identity.public_key), 0o644)
-    except SetupError:
-        path.unlink()
-        raise
-    return identity, public
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:  # noqa: PTH123 (descriptor)
-            file.write(data)
-    except OSError as e:
-        if isinstance(e, FileExistsError) and path.parent.is_dir():
-            raise SetupError(f"{path} exists and is not overwritten; choose another name with --out") from e
-        raise SetupError(f"can't write the key {path}: {e.strerror}; choose another place with --out") from e
-
-
-def load_key(path: Path) -> Identity:
-    """Read a private key file.
-
-    Raises:
-        SetupError: if it can't be read.
-        TrustError: if it is no Ed25519 private key.
-    """
-    try:
-        return Identity.from_pem(path.read_bytes())
-    except OSError as e:
-        raise SetupError(f"can't read the key {path}: {e.strerror}; make one with `osai key create`") from e
+def _differs(entry: Entry, where: str = "") -> WeightsError:
+    name = entry.path if isinstance(entry, FileEntry) else entry.name
+    return WeightsError(f"{_subject(entry)} differs from the manifest{where}; fetch the file again", subject=name)

@@ -2,20 +2,29 @@
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from osai.coordinator.api import ChatMessage
 from osai.coordinator.placing.placement import ModelSize
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import ManifestError, SetupError, UnknownModelError, WeightsError
-from osai.core.manifest import MANIFEST_FILE, Manifest, SignedManifest, TrustPolicy, is_text, parse, verify
+from osai.core.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    SignedManifest,
+    TrustPolicy,
+    chunk_digests,
+    is_text,
+    parse,
+)
 from osai.core.manifest.names import TEMPLATES_FOLDER
 from osai.core.manifest.select import select_files
 from osai.core.model import ModelFacts
 from osai.core.precision import Precision
+from osai.core.trust_files import verify_and_remember
 
 log = logging.getLogger(__name__)
 
@@ -104,11 +113,14 @@ class Catalog:
             raise UnknownModelError(f"{asked}; served are: {served}") from None
 
 
-def load_model(folder: Path, manifest_path: Path | None, trust: TrustPolicy, *, allow_unsigned: bool) -> ServedModel:
-    """Read and verify what a coordinator needs of a model: no weights.
+def load_model(
+    folder: Path, manifest_path: Path | None, trust: TrustPolicy, *, allow_unsigned: bool, state_dir: Path
+) -> ServedModel:
+    """Read and verify what a coordinator needs of a model: no weights. `state_dir` remembers what was believed.
 
     Raises:
         ManifestError: if the manifest is missing or not to be believed.
+        SetupError: if what was believed before can't be read or written.
         WeightsError: if a file is missing, differs from the manifest, is not listed there, or makes no sense.
     """
     path = manifest_path or folder / MANIFEST_FILE
@@ -119,7 +131,7 @@ def load_model(folder: Path, manifest_path: Path | None, trust: TrustPolicy, *, 
             f"{path} can't be read ({e.strerror}); make one with `osai manifest create {folder} --key K --model-id ID`"
         ) from e
     signed = parse(manifest_file)
-    trusted = _is_trusted(signed, trust, allow_unsigned=allow_unsigned)
+    trusted = _is_trusted(signed, trust, allow_unsigned=allow_unsigned, state_dir=state_dir)
     _verify_files(folder, signed.manifest)
     generation = folder / "generation_config.json"
     facts = ModelFacts.from_config(
@@ -142,9 +154,9 @@ def load_model(folder: Path, manifest_path: Path | None, trust: TrustPolicy, *, 
     )
 
 
-def _is_trusted(signed: SignedManifest, trust: TrustPolicy, *, allow_unsigned: bool) -> bool:
+def _is_trusted(signed: SignedManifest, trust: TrustPolicy, *, allow_unsigned: bool, state_dir: Path) -> bool:
     try:
-        verify(signed, trust)
+        verify_and_remember(signed, trust, state_dir, now_s=time.time())
     except ManifestError as e:
         if not allow_unsigned:
             raise
@@ -167,7 +179,8 @@ def _verify_files(folder: Path, manifest: Manifest) -> None:
             data = (folder / entry.path).read_bytes()
         except OSError as e:
             raise WeightsError(f"{folder / entry.path} can't be read: {e.strerror}", subject=entry.path) from e
-        if sha256(data).hexdigest() != entry.sha256 and entry.sha256:
+        digests = chunk_digests(data, manifest.chunk_bytes) if entry.chunks else ()
+        if len(data) != entry.size_bytes or digests != entry.chunks:
             raise WeightsError(f"{folder / entry.path} differs from the manifest", subject=entry.path)
 
 

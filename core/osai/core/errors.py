@@ -4,6 +4,7 @@ Each class carries the code that names it on the wire, so that a failure crosses
 `to_proto` and `from_proto` are inverse. Messages say what happened and what to do.
 """
 
+import math
 from typing import ClassVar
 
 from osai.proto import common_pb2
@@ -68,9 +69,23 @@ class UnavailableError(SwarmError):
 
 
 class ResourceExhaustedError(SwarmError):
-    """No room: KV blocks or a bounded queue are full."""
+    """No room: KV blocks, a bounded queue or a quota are full.
+
+    Attributes:
+        retry_after_s: seconds after which there is room again; 0 where that is not known.
+    """
 
     code = common_pb2.ERROR_CODE_RESOURCE_EXHAUSTED
+
+    def __init__(self, message: str, *, subject: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message, subject=subject)
+        self.retry_after_s = retry_after_s
+
+    def to_proto(self) -> common_pb2.Error:
+        """The error as it crosses the wire."""
+        wire = super().to_proto()
+        wire.retry_after_s = self.retry_after_s
+        return wire
 
 
 class DeadlineExceededError(SwarmError):
@@ -123,6 +138,18 @@ class WeightsError(TrustError):
     code = common_pb2.ERROR_CODE_WEIGHTS
 
 
+class UnauthenticatedError(TrustError):
+    """Whoever calls has shown no API key, or none that is valid here."""
+
+    code = common_pb2.ERROR_CODE_UNAUTHENTICATED
+
+
+class ForbiddenError(TrustError):
+    """Whoever calls is known, and may not do this."""
+
+    code = common_pb2.ERROR_CODE_FORBIDDEN
+
+
 class AssignmentError(OsaiError):
     """A span that the node can't take."""
 
@@ -151,9 +178,15 @@ _BY_CODE: dict[int, type[OsaiError]] = {
     common_pb2.ERROR_CODE_MANIFEST: ManifestError,
     common_pb2.ERROR_CODE_WEIGHTS: WeightsError,
     common_pb2.ERROR_CODE_ASSIGNMENT: AssignmentError,
+    common_pb2.ERROR_CODE_UNAUTHENTICATED: UnauthenticatedError,
+    common_pb2.ERROR_CODE_FORBIDDEN: ForbiddenError,
 }
 
 
 def from_proto(error: common_pb2.Error) -> OsaiError:
     """The typed error of a wire error; a code from a newer peer becomes an InternalError."""
-    return _BY_CODE.get(error.code, InternalError)(error.message or "no reason was given", subject=error.subject)
+    kind, message = _BY_CODE.get(error.code, InternalError), error.message or "no reason was given"
+    if kind is not ResourceExhaustedError:
+        return kind(message, subject=error.subject)
+    known = math.isfinite(error.retry_after_s) and error.retry_after_s > 0  # a peer's word: waits are made of it
+    return ResourceExhaustedError(message, subject=error.subject, retry_after_s=error.retry_after_s if known else 0.0)

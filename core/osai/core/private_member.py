@@ -60,13 +60,19 @@ class PrivateMember:
             try:
                 if ask_revocations and (sealed := await newer_revocations(at, self.tls)):
                     self.revoke(sealed)
-                if time.time() >= self.tls.credentials.renew_at_s:
-                    await self._renew(at)
+                await self.renew_if_due(at)
             except OsaiError as e:
                 log.warning("the certificate or the revocation list could not be renewed at %s: %s", at, e)
                 await asyncio.sleep(0 if ask_revocations else RETRY_S)
 
-    async def _renew(self, address: str) -> None:
+    async def renew_if_due(self, address: str) -> None:
+        """Get a new certificate from the coordinator at `address`, where the present one is to be renewed.
+
+        Raises:
+            OsaiError: if that does not work; the present one may be good for a while.
+        """
+        if time.time() < self.tls.credentials.renew_at_s:
+            return
         credentials, sealed = await renew(address, self.tls, self._identity, time.time())
         self._files.save(credentials, sealed)
         self.tls.renew(credentials)
@@ -89,17 +95,27 @@ async def join_private(
     files = MemberFiles.of(state_dir)
     if files.exist():
         try:
-            return _kept(files, identity, role)
+            return kept_member(state_dir, identity, role)
         except TrustError as e:
             if not token:
-                raise TrustError(f"{files.folder}: {e.message}; join anew with --token", subject=e.subject) from e
+                raise
             log.info("joining anew: %s", e)
     if not token:
         return None
     files.save(*await enrol(address, token, identity, role, time.time()))
-    return _kept(files, identity, role)
+    return kept_member(state_dir, identity, role)
 
 
-def _kept(files: MemberFiles, identity: Identity, role: Role) -> PrivateMember:
-    credentials, gate = files.load(role, identity.node_id, time.time())
+def kept_member(state_dir: Path, identity: Identity, role: Role) -> PrivateMember:
+    """This member's place, as its state folder has it.
+
+    Raises:
+        TrustError: if the certificate has ended, or is another's.
+        SetupError: if the files can't be read.
+    """
+    files = MemberFiles.of(state_dir)
+    try:
+        credentials, gate = files.load(role, identity.node_id, time.time())
+    except TrustError as e:
+        raise TrustError(f"{files.folder}: {e.message}; join anew with --token", subject=e.subject) from e
     return PrivateMember(MemberTls(credentials, gate), files, identity, files.sealed_revocations())

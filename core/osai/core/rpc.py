@@ -13,13 +13,14 @@ from google.protobuf.message import DecodeError
 
 from osai.core.errors import (
     DeadlineExceededError,
+    ForbiddenError,
     InternalError,
     InvalidRequestError,
     OsaiError,
     ProtocolMismatchError,
     ResourceExhaustedError,
     SetupError,
-    TrustError,
+    UnauthenticatedError,
     UnavailableError,
     from_proto,
 )
@@ -77,6 +78,8 @@ _STATUS_OF_CODE: dict[int, grpc.StatusCode] = {
     common_pb2.ERROR_CODE_MANIFEST: grpc.StatusCode.PERMISSION_DENIED,
     common_pb2.ERROR_CODE_WEIGHTS: grpc.StatusCode.DATA_LOSS,
     common_pb2.ERROR_CODE_ASSIGNMENT: grpc.StatusCode.FAILED_PRECONDITION,
+    common_pb2.ERROR_CODE_UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    common_pb2.ERROR_CODE_FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 # What a status without our metadata means: gRPC's own, or a server's that is not osai.
@@ -105,8 +108,8 @@ _PLAIN: dict[grpc.StatusCode, tuple[type[OsaiError], str]] = {
     grpc.StatusCode.INVALID_ARGUMENT: (InvalidRequestError, "{peer} refused the request: {details}"),
     grpc.StatusCode.NOT_FOUND: (InvalidRequestError, "{peer} refused the request: {details}"),
     grpc.StatusCode.OUT_OF_RANGE: (InvalidRequestError, "{peer} refused the request: {details}"),
-    grpc.StatusCode.PERMISSION_DENIED: (TrustError, "{peer} refused access: {details}"),
-    grpc.StatusCode.UNAUTHENTICATED: (TrustError, "{peer} refused access: {details}"),
+    grpc.StatusCode.PERMISSION_DENIED: (ForbiddenError, "{peer} refused access: {details}"),
+    grpc.StatusCode.UNAUTHENTICATED: (UnauthenticatedError, "{peer} refused access: {details}"),
 }
 
 

@@ -116,8 +116,9 @@ class EdgePort:
         async with asyncio.timeout(TLS_DEADLINE_S):
             transport = await _started(connection.transport, ticket, tls)
             member_id = tls.peer_of(_certificate(transport)).member_id
-            first = await ticket.come()
+            await ticket.come()
         connection.release()
+        first = ticket.seen  # messages may have come since, and come to the receiver from here on
         self._hand_over(first[len(PREFIX) : _WHOLE], transport, first[_WHOLE:], member_id)
 
     def _hand_over(self, ticket: bytes, transport: asyncio.Transport, first: bytes, member_id: str) -> None:
@@ -150,29 +151,33 @@ def _certificate(transport: asyncio.Transport) -> bytes:
 
 
 class _Ticket(asyncio.Protocol):
-    """Reads a stream's first bytes, inside TLS."""
+    """Reads a stream's first bytes, inside TLS.
+
+    Attributes:
+        seen: what has come so far.
+    """
 
     def __init__(self) -> None:
-        self._seen = b""
-        self._whole: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.seen = b""
+        self._whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def come(self) -> bytes:
-        """What has come, the ticket whole.
+    async def come(self) -> None:
+        """Return once the ticket is whole.
 
         Raises:
             ProtocolMismatchError: if it is something else.
             UnavailableError: if the dialler has gone.
         """
-        return await self._whole
+        await self._whole
 
     def data_received(self, data: bytes) -> None:
-        self._seen += data
+        self.seen += data
         if self._whole.done():
             return
-        if not PREFIX.startswith(self._seen[: len(PREFIX)]):
+        if not PREFIX.startswith(self.seen[: len(PREFIX)]):
             self._whole.set_exception(ProtocolMismatchError("a stream must begin with its ticket"))
-        elif len(self._seen) >= _WHOLE:
-            self._whole.set_result(self._seen)
+        elif len(self.seen) >= _WHOLE:
+            self._whole.set_result(None)
 
     def connection_lost(self, _: Exception | None) -> None:
         if not self._whole.done():

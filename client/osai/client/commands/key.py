@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from osai.client.signing import create_key
+from osai.client.publisher_keys import create_key
 from osai.core.reporting import ReportingGroup
 
 

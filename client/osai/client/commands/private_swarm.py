@@ -1,15 +1,19 @@
 """`osai swarm`: make a private swarm, invite members, revoke them, join as a client."""
 
+import asyncio
 import re
 import time
 from pathlib import Path
 
 import click
 
+from osai.client.private import member_folder
 from osai.core.admission.roles import Role
 from osai.core.admission.token_book import TOKEN_LIFE_S
 from osai.core.errors import SetupError
+from osai.core.private_member import join_private
 from osai.core.reporting import ReportingGroup
+from osai.core.state import load_identity
 from osai.core.swarm_folder import SwarmFolder
 
 DEFAULT_SWARM = Path("~/.config/osai/swarm")
@@ -82,6 +86,23 @@ def invite(folder: Path, role: str, life_s: int, address: str) -> None:
     token = SwarmFolder(folder.expanduser()).invite(Role(role), now_s=time.time(), life_s=life_s)
     click.echo(token.text)
     click.echo(_COMMANDS[Role(role)].format(address=address, token=token.text), err=True)
+
+
+@swarm_group.command("join")
+@click.argument("address", metavar="HOST:PORT")
+@click.option("--token", required=True, help="From `osai swarm invite --role client`. Good once.")
+def join(address: str, token: str) -> None:
+    """Become a client of the private swarm of the coordinator at HOST:PORT; commands that name it use the membership.
+
+    \b
+    Example:
+      osai swarm join coordinator.example:7070 --token osai1....
+      osai chat --coordinator coordinator.example:7070
+    """  # noqa: D301 (click reads the escape)
+    folder = member_folder(address)
+    member = asyncio.run(join_private(folder, load_identity(folder), Role.CLIENT, address=address, token=token))
+    if member is not None:
+        click.echo(f"client {member.tls.me.member_id} of swarm {member.tls.credentials.anchor.swarm_id}, in {folder}")
 
 
 @swarm_group.command("revoke")

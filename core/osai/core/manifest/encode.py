@@ -14,7 +14,8 @@ MAX_MANIFEST_BYTES = 64 * 2**20  # 200,000 tensors; DeepSeek V3 has 92,000
 def canonical(value: object) -> bytes:
     """The one way to write a JSON value (M2): sorted keys, no spaces, UTF-8.
 
-    Only dicts with string keys, lists, strings, integers and None are ever given to it, so nothing has two forms.
+    Only dicts with string keys, lists, strings, integers, booleans and None are ever given to it, so nothing has two
+    forms.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
@@ -35,13 +36,12 @@ def _fields(entry: Manifest | FileEntry | TensorEntry) -> dict[str, object]:
     return {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
 
 
-def manifest_file(manifest: Manifest, signatures: Iterable[Signature]) -> bytes:
-    """The manifest's file: one line of canonical JSON.
+def file_of(signed: bytes, signatures: Iterable[Signature]) -> bytes:
+    """The file of a signed part: one line of canonical JSON.
 
     Raises:
-        ManifestError: if the manifest breaks a rule of docs/manifest.md.
+        ManifestError: if it is larger than any manifest may be.
     """
-    signed = signed_part(manifest)
     listed = [{"public_key": s.public_key.hex(), "sig": s.sig.hex()} for s in signatures]
     data = b'{"signatures":' + canonical(listed) + b',"signed":' + signed + b"}\n"
     if len(data) > MAX_MANIFEST_BYTES:  # M1
@@ -55,4 +55,4 @@ def unsigned(manifest: Manifest) -> bytes:
     Raises:
         ManifestError: if the manifest breaks a rule of docs/manifest.md.
     """
-    return manifest_file(manifest, ())
+    return file_of(signed_part(manifest), ())

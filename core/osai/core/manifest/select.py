@@ -22,7 +22,7 @@ def select_files(paths: Collection[str]) -> tuple[str, ...]:
 
 
 def select_shards(paths: Collection[str], index: bytes | None) -> Shards:
-    """The checkpoint's safetensors files (M10), chosen in transformers' order: one file, the index's, all at the top.
+    """The checkpoint's safetensors files (M13), chosen in transformers' order: one file, the index's, all at the top.
 
     Args:
         paths: every file there is, relative, `/` between components.
@@ -43,7 +43,7 @@ def select_shards(paths: Collection[str], index: bytes | None) -> Shards:
 
 
 def refuse_pickles(paths: Collection[str]) -> None:
-    """Refuse a folder that holds pickled weights (M11).
+    """Refuse a folder that holds pickled weights (M14).
 
     Raises:
         WeightsError: naming one of them.
@@ -91,6 +91,6 @@ def tensor_entries(shards: Shards, headers: Mapping[str, Mapping[str, TensorSpan
                 raise WeightsError(f"tensor {name} is in {entries[name].file} and in {shard}; remove one", subject=name)
             entries[name] = TensorEntry(
                 name=name, file=shard, begin=span.begin, end=span.end, dtype=span.dtype, shape=span.shape,
-                layer=layer_of(name), sha256="",
+                layer=layer_of(name), chunks=(),
             )  # fmt: skip
     return tuple(entries.values())

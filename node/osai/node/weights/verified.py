@@ -1,6 +1,5 @@
 """Tensors of a checkpoint, each checked against the manifest before anything sees it."""
 
-import hashlib
 import threading
 from collections.abc import Callable
 from types import EllipsisType, MappingProxyType
@@ -9,7 +8,8 @@ from typing import Any
 import torch
 
 from osai.core.errors import ManifestError, WeightsError
-from osai.core.manifest import FileEntry, SignedManifest, TensorEntry
+from osai.core.manifest import SignedManifest, TensorEntry
+from osai.node.weights.chunk_reader import ChunkReader
 from osai.node.weights.source import CheckpointSource
 
 _DTYPES = MappingProxyType(
@@ -38,13 +38,13 @@ class VerifiedCheckpoint:
     """The files and tensors of a manifest, read from a source that nobody has to trust.
 
     Whether the manifest is to be believed is `osai.core.manifest.verify`'s matter and must be settled before. Bytes are
-    read once, into memory of their own; the very bytes that were hashed become the tensor (M13 of docs/manifest.md).
-    Safe to use from several threads at once.
+    read once, chunk by chunk, into memory of their own; the very bytes that were hashed become the tensor (M16 of
+    docs/manifest.md). Safe to use from several threads at once.
 
     Args:
         source: where the bytes come from.
         signed: what they must be.
-        on_bytes: told of a file's or tensor's bytes once they are verified; called from the reading threads.
+        on_bytes: told of a chunk's bytes once they are verified; called from the reading threads.
 
     Raises:
         ManifestError: if the manifest lacks a digest.
@@ -56,13 +56,12 @@ class VerifiedCheckpoint:
         signed: SignedManifest,
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
-        if signed.manifest.lacks_digests():  # M14
+        if signed.manifest.lacks_digests():  # M17
             raise ManifestError(
                 f"the manifest of {signed.manifest.model_id} lacks digests, so its weights can't be verified: "
                 "make it anew with `osai manifest create`"
             )
-        self._source = source
-        self._on_bytes = on_bytes
+        self._reader = ChunkReader(source, signed.manifest, on_bytes)
         self._files = {entry.path: entry for entry in signed.manifest.files}
         self._tensors = {entry.name: entry for entry in signed.manifest.tensors}
         self._lock = threading.Lock()
@@ -98,7 +97,7 @@ class VerifiedCheckpoint:
         entry = self._files.get(path)
         if entry is None:
             raise WeightsError(f"the manifest lists no file {path}", subject=path)
-        return bytes(self._read(entry))
+        return self._reader.read(entry).numpy().tobytes()
 
     def raise_failure(self) -> None:
         """Raise the first failure of any read; to be called after a loader that may have swallowed it.
@@ -118,39 +117,11 @@ class VerifiedCheckpoint:
         """
         self.raise_failure()  # the checkpoint is refused as a whole: don't read on for nothing
         try:
-            data = self._read(entry)
-            dtype = _DTYPES[entry.dtype]
-            flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-            return flat.reshape(entry.shape)
+            return self._reader.read(entry).view(_DTYPES[entry.dtype]).reshape(entry.shape)
         except Exception as e:
             with self._lock:
                 self._failure = self._failure or e
             raise
-
-    def _read(self, entry: FileEntry | TensorEntry) -> bytearray:
-        what, subject, file, begin, end = _place(entry)
-        try:
-            data = self._source.read(file, begin, end)
-        except WeightsError as e:
-            raise WeightsError(f"{what} can't be read: {e.message}", subject=subject) from e
-        owned = data if isinstance(data, bytearray) else bytearray(data)
-        matches = hashlib.sha256(owned).hexdigest() == entry.sha256
-        if len(owned) != end - begin or not matches:
-            raise WeightsError(
-                f"{what} in {self._source.describe()} differs from the manifest: it is damaged or was altered, and is "
-                "not used; fetch it again from the publisher",
-                subject=subject,
-            )
-        if self._on_bytes is not None:
-            self._on_bytes(len(owned))
-        return owned
-
-
-def _place(entry: FileEntry | TensorEntry) -> tuple[str, str, str, int, int]:
-    """The entry in words, whom errors are about, and its bytes: file, begin, end."""
-    if isinstance(entry, FileEntry):
-        return f"file {entry.path}", entry.path, entry.path, 0, entry.size_bytes
-    return f"tensor {entry.name} of {entry.file}", entry.name, entry.file, entry.begin, entry.end
 
 
 class LazyTensor:
