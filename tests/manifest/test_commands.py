@@ -1,5 +1,6 @@
 """`osai key` and `osai manifest` as people type them."""
 
+import json
 from pathlib import Path
 
 import click
@@ -8,8 +9,10 @@ from click.testing import CliRunner, Result
 
 from osai.client.commands.key import key_group
 from osai.client.commands.manifest import manifest_group
+from osai.client.publisher_keys import load_key
+from osai.client.signing import build_manifest
 from osai.core.errors import SetupError
-from osai.core.manifest import MANIFEST_FILE, SignedManifest, parse
+from osai.core.manifest import MANIFEST_FILE, SignedManifest, parse, sign
 from osai.core.reporting import ReportingGroup, reporting_errors
 
 
@@ -121,10 +124,9 @@ def test_where_keys_go_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ]
 
 
-@pytest.mark.parametrize("command", [["key", "create"], ["manifest", "create"], ["manifest", "verify"]])
-def test_help_has_examples(command: list[str]) -> None:
-    text = succeed(*command, "--help")
-    assert f"osai {' '.join(command)}" in text
+@pytest.mark.parametrize("command", ["key create", "manifest create", "manifest sign", "manifest verify"])
+def test_help_has_examples(command: str) -> None:
+    assert f"osai {command}" in succeed(*command.split(), "--help")
 
 
 def test_an_unsigned_manifest_is_made_only_when_asked_for(folder: Path) -> None:
@@ -133,3 +135,73 @@ def test_an_unsigned_manifest_is_made_only_when_asked_for(folder: Path) -> None:
     signed = parse((folder / MANIFEST_FILE).read_bytes())
     assert signed.signatures == ()
     assert not signed.manifest.lacks_digests()
+
+
+def test_several_keys_sign_at_once_or_one_after_the_other(folder: Path, keys: Path) -> None:
+    for name in ("b", "c"):
+        succeed("key", "create", "--out", keys / f"{name}.pem")
+    out = succeed("manifest", "create", folder, "--model-id", "me/m", "--key", keys / "k.pem", "--key", keys / "b.pem")
+    first = parse_folder(folder)
+    assert all(signature.public_key.hex() in out for signature in first.signatures)
+    assert "and by 2 other keys" in succeed("manifest", "sign", folder, "--key", keys / "c.pem")
+    assert "and by 2 other keys" in succeed("manifest", "sign", folder, "--key", keys / "c.pem")  # not twice
+    second = parse_folder(folder)
+    assert (second.signed_part, second.digest) == (first.signed_part, first.digest)
+    assert second.signatures[:2] == first.signatures
+    for name in ("k", "b", "c"):
+        succeed("manifest", "verify", folder, "--trust", keys / f"{name}.pub")
+
+
+def test_an_unsigned_manifest_is_signed_later(folder: Path, keys: Path) -> None:
+    succeed("manifest", "create", folder, "--model-id", "me/m", "--unsigned")
+    assert "osai manifest sign" in refuse("manifest", "verify", folder, "--trust", keys / "k.pub")
+    succeed("manifest", "sign", folder, "--key", keys / "k.pem")
+    succeed("manifest", "verify", folder, "--trust", keys / "k.pub")
+
+
+def test_terms_of_use_are_stated_and_shown(folder: Path, keys: Path) -> None:
+    create = ("manifest", "create", folder, "--key", keys / "k.pem", "--model-id", "me/m")
+    url = "https://example.org/licence"
+    succeed(*create, "--licence", "l4", "--licence-url", url, "--licence-must-accept", "--valid-days", "2")
+    manifest = parse_folder(folder).manifest
+    assert (manifest.licence, manifest.licence_url, manifest.licence_must_accept) == ("l4", url, True)
+    assert manifest.not_after_s == manifest.created_s + 2 * 86_400
+    shown = succeed("manifest", "show", folder)
+    assert f"licence    l4 {url}, to be accepted by who hosts it" in shown
+    assert "expires    never" not in shown
+    assert "in chunks of 4,194,304" in shown
+    succeed(*create)
+    assert "expires    never" in succeed("manifest", "show", folder)
+    assert "licence_url must be" in refuse(*create, "--licence-url", "www.example.org")
+
+
+@pytest.mark.parametrize(
+    ("licence", "url"), [(None, "https://example.org/l"), ("mine", ""), ("l4", "https://example.org/l")]
+)
+def test_the_card_s_licence_address_goes_with_its_licence(
+    folder: Path, keys: Path, licence: str | None, url: str
+) -> None:
+    card = "---\nlicense: other\nlicense_name: l4\nlicense_link: https://example.org/l\n---\n"
+    (folder / "README.md").write_text(card)
+    given = ("--licence", licence) if licence else ()
+    succeed("manifest", "create", folder, "--key", keys / "k.pem", "--model-id", "me/m", *given)
+    assert parse_folder(folder).manifest.licence_url == url
+
+
+def test_an_expired_manifest_is_refused(folder: Path, keys: Path) -> None:
+    key = load_key(keys / "k.pem")
+    manifest = build_manifest(folder, "me/m", 1, None, not_after_s=1_700_000_000)
+    (folder / MANIFEST_FILE).write_bytes(sign(manifest, key))
+    assert "has expired on 2023-11-14" in refuse("manifest", "verify", folder, "--trust", keys / "k.pub")
+
+
+def test_a_manifest_of_format_1_is_refused_and_its_version_counts(folder: Path, keys: Path) -> None:
+    old = {"format": 1, "model_id": "me/m", "version": 6, "created_s": 1, "licence": "mit", "files": [], "tensors": []}
+    (folder / MANIFEST_FILE).write_text(json.dumps({"signed": old, "signatures": []}))
+    for command in ("show", "verify"):
+        trust = ("--trust", keys / "k.pub") if command == "verify" else ()
+        assert "sign it again with `osai manifest create`" in refuse("manifest", command, folder, *trust)
+    create = ("manifest", "create", folder, "--key", keys / "k.pem", "--model-id")
+    assert "version 7," in succeed(*create, "me/m")
+    (folder / MANIFEST_FILE).write_text(json.dumps({"signed": {**old, "version": "x"}, "signatures": []}))
+    assert "sign it again" in refuse(*create, "me/m")

@@ -62,6 +62,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
 
 
 @given(manifests())
+@settings(deadline=None)
 def test_parse_is_the_inverse_of_sign(manifest: Manifest) -> None:
     parsed = parse(sign(manifest, KEY))
     assert parsed.manifest == manifest
@@ -70,7 +71,7 @@ def test_parse_is_the_inverse_of_sign(manifest: Manifest) -> None:
 
 
 @given(manifests(), st.data())
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_a_changed_file_never_verifies_as_another_manifest(manifest: Manifest, data: st.DataObject) -> None:
     original = sign(manifest, KEY)
     changed = bytearray(original)
@@ -89,6 +90,7 @@ def test_a_changed_file_never_verifies_as_another_manifest(manifest: Manifest, d
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode(errors="surrogatepass")))
+@settings(deadline=None)
 def test_any_bytes_give_a_typed_error(data: bytes) -> None:
     try:
         parse(data)
@@ -106,6 +108,7 @@ JSON = st.recursive(
 
 
 @given(manifests(), st.data())
+@settings(deadline=None)
 def test_any_json_in_any_place_gives_a_typed_error_or_the_same_manifest(
     manifest: Manifest, data: st.DataObject
 ) -> None:

@@ -63,6 +63,7 @@ def test_the_extras_are_offered(metadata: Message) -> None:
         "cuda",
         "flashinfer",
         "bench",
+        "oms",
         "dev",
     }
     assert metadata["License-Expression"] == "Apache-2.0"

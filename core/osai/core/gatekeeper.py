@@ -14,7 +14,7 @@ from osai.core.errors import OsaiError, TrustError
 from osai.core.member_tls import MemberTls, peer_certificate
 from osai.core.rpc import abort
 
-EXPIRY_MARGIN_S = 0.5  # a call is ended so long after its certificate, not just before
+LOOK_S = 60.0  # a newer list is acted on at once; between looks whether this member's own list has ended (S15)
 
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
@@ -83,13 +83,16 @@ class Watch:
 
     def __enter__(self) -> Self:
         self._subscription.__enter__()
-        left_s = self._tls.seconds_left(self._peer) + EXPIRY_MARGIN_S
-        self._timer = asyncio.get_running_loop().call_later(left_s, self._look)
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         self._subscription.__exit__(None, None, None)
+
+    def _look_again(self) -> None:
+        self._look()
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
 
     def _look(self) -> None:
         try:

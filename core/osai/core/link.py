@@ -8,10 +8,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import grpc
 
+from osai.core.admission.access import check_answer
 from osai.core.admission.roles import Role, server_name
 from osai.core.call_end import CallEnd
 from osai.core.errors import InternalError, OsaiError, UnavailableError
@@ -232,6 +234,11 @@ def edge_link(
         config=config,
         pings=WATCHFUL,
     )
+
+
+def _checked(on_message: Callable[[edge_pb2.LinkMessage], None], role: Role, message: edge_pb2.LinkMessage) -> None:
+    check_answer(message.WhichOneof("kind"), role)  # S18
+    on_message(message)
 
 
 def control_link(

@@ -123,10 +123,6 @@ class MemberTls:
         self._known[certificate] = peer
         return peer
 
-    def seconds_left(self, peer: Peer) -> float:
-        """Until a peer's certificate ends."""
-        return peer.not_after_s - self._clock_s()
-
     def is_revoked(self, member_id: str) -> bool:
         """Whether a member is out, whatever certificate it has."""
         return member_id in self._gate.revocations.members

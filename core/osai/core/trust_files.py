@@ -1,5 +1,6 @@
 """Trust on disk: the policy that a program's command line gives, and what a member remembers beside its identity."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -106,5 +107,6 @@ def write_memory(folder: Path, memory: TrustMemory) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as e:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise SetupError(f"the state folder {folder} can't be used ({e.strerror}); choose another --state") from e

@@ -67,9 +67,11 @@ Examples:
 @click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True,
               help="Folder that keeps the node's identity.")  # fmt: skip
 @click.option("--trust", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Public key of a publisher whose manifests are believed. Repeatable.")  # fmt: skip
+              help="Key or key list (`osai trust`) of a publisher whose manifests are believed. Repeatable.")  # fmt: skip
 @click.option("--token", default="", help="Lets this node into a private swarm: from `osai swarm invite`. Good once.")
 @click.option("--allow-unsigned", is_flag=True, help="Host models that no trusted key has signed; the node is marked.")
+@click.option("--accept-licence", "accepted_licences", multiple=True, metavar="NAME",
+              help="Licence that you accept, for models that ask for it. Repeatable.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="Torch's threads; default: one a core.")
 @click.option(
     "--numa", type=click.IntRange(min=0), default=None, help="Run on this NUMA node's cores and memory alone."
@@ -98,6 +100,7 @@ def join(
     trust: tuple[Path, ...],
     token: str,
     allow_unsigned: bool,
+    accepted_licences: tuple[str, ...],
     threads: int | None,
     numa: int | None,
     name: str,
@@ -130,6 +133,7 @@ def join(
         trust=read_trust(trust),
         token=token,
         allow_unsigned=allow_unsigned,
+        accepted_licences=frozenset(accepted_licences),
         device=found.spec,
         dtype=dtype,
         quantization=quantize,

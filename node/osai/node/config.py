@@ -40,6 +40,7 @@ class NodeConfig:
         device: "cpu", "cuda" or "cuda:N".
         dtype: of weights, activations and KV: "float32", "bfloat16", "float16", or "auto" for the checkpoint's.
         quantization: of linear weights: "none", "int8", "int4" or "fp8".
+        accepted_licences: names of licences that the operator has accepted, for models that ask for it.
         memory_bytes: for weights and KV together.
         num_threads: torch's threads; None for one a physical core.
         name: public name.
@@ -65,6 +66,7 @@ class NodeConfig:
     num_threads: int | None
     name: str
     quantization: Literal["none", "int8", "int4", "fp8"] = "none"
+    accepted_licences: frozenset[str] = frozenset()
     journal_bytes: int = DEFAULT_BYTES
     token: str = field(default="", repr=False)
     join_deadline_s: float = 20.0

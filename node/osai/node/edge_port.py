@@ -16,7 +16,7 @@ from typing import Self, cast
 
 import grpc.aio
 
-from osai.core.errors import ProtocolMismatchError, TrustError, UnavailableError
+from osai.core.errors import OsaiError, ProtocolMismatchError, TrustError, UnavailableError
 from osai.core.frame_receiver import FrameReceiver
 from osai.core.frame_stream import PREFIX, PREFIX_TLS, READY, TICKET_BYTES
 from osai.core.member_tls import MemberTls
@@ -96,7 +96,7 @@ class EdgePort:
         if seen[0] != HANDSHAKE:
             raise ProtocolMismatchError("this swarm is private: connections are encrypted; join with a token")
         hello = read_client_hello(seen)
-        if hello is not None and not hello.speaks_tls_1_3:  # S3
+        if hello is not None and not hello.speaks_tls_1_3:  # S21
             raise ProtocolMismatchError("the peer does not speak TLS 1.3; is its software up to date?")
         return self._grpc if hello is not None else None
 
@@ -113,12 +113,17 @@ class EdgePort:
             raise ProtocolMismatchError("a stream's dialler must wait until TLS begins")
         ticket = _Ticket()
         connection.transport.write(READY)
-        async with asyncio.timeout(TLS_DEADLINE_S):
-            transport = await _started(connection.transport, ticket, tls)
-            member_id = tls.peer_of(_certificate(transport)).member_id
-            await ticket.come()
+        try:
+            async with asyncio.timeout(TLS_DEADLINE_S):
+                transport = await _started(connection.transport, ticket, tls)
+                member_id = tls.peer_of(_certificate(transport)).member_id
+                await ticket.come()
+        except TimeoutError as e:
+            raise UnavailableError(f"a stream did not turn to TLS within {TLS_DEADLINE_S:g} s") from e
         connection.release()
         first = ticket.seen  # messages may have come since, and come to the receiver from here on
+        if not first.startswith(PREFIX):
+            raise ProtocolMismatchError("a stream must begin with its ticket")
         self._hand_over(first[len(PREFIX) : _WHOLE], transport, first[_WHOLE:], member_id)
 
     def _hand_over(self, ticket: bytes, transport: asyncio.Transport, first: bytes, member_id: str) -> None:
@@ -159,7 +164,8 @@ class _Ticket(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.seen = b""
-        self._whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._over: OsaiError | None = None
+        self._news = asyncio.Event()
 
     async def come(self) -> None:
         """Return once the ticket is whole.
@@ -168,17 +174,18 @@ class _Ticket(asyncio.Protocol):
             ProtocolMismatchError: if it is something else.
             UnavailableError: if the dialler has gone.
         """
-        await self._whole
+        while len(self.seen) < _WHOLE:
+            if self._over is not None:
+                raise self._over
+            if not PREFIX.startswith(self.seen[: len(PREFIX)]):
+                raise ProtocolMismatchError("a stream must begin with its ticket")
+            self._news.clear()
+            await self._news.wait()
 
     def data_received(self, data: bytes) -> None:
         self.seen += data
-        if self._whole.done():
-            return
-        if not PREFIX.startswith(self.seen[: len(PREFIX)]):
-            self._whole.set_exception(ProtocolMismatchError("a stream must begin with its ticket"))
-        elif len(self.seen) >= _WHOLE:
-            self._whole.set_result(None)
+        self._news.set()
 
     def connection_lost(self, _: Exception | None) -> None:
-        if not self._whole.done():
-            self._whole.set_exception(UnavailableError("the stream's dialler has gone"))
+        self._over = UnavailableError("the stream's dialler has gone")
+        self._news.set()

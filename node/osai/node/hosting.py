@@ -89,7 +89,7 @@ class Host:
         if signed.manifest.model_id != assigned.model_id:
             raise ManifestError(f"the manifest is of {signed.manifest.model_id}, not of {assigned.model_id}")
         verified = await asyncio.to_thread(self._verify, signed)  # it reads and writes a file
-        refuse_unaccepted(signed.manifest, getattr(self._config, "accepted_licences", frozenset()))
+        refuse_unaccepted(signed.manifest, self._config.accepted_licences)
         counted = CountedBytes(self._progress)
         source = await asyncio.to_thread(open_source, self._source_of(assigned))
         checkpoint = VerifiedCheckpoint(source, signed, counted.add)

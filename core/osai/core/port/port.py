@@ -116,10 +116,15 @@ async def _handed(handler: Handler, connection: Connection) -> None:
         await handler(connection)
     except OsaiError as e:
         log.warning("ended a connection from %s: %s", connection.transport.get_extra_info("peername"), e)
-        connection.transport.abort()
+        _end(connection)
     except Exception:
         log.exception("a connection from %s failed", connection.transport.get_extra_info("peername"))
-        connection.transport.abort()
+        _end(connection)
+
+
+def _end(connection: Connection) -> None:
+    connection.transport.abort()
+    connection.release()  # its protocol may be another's by now, which tells nobody here
 
 
 class _Door(asyncio.Protocol):
