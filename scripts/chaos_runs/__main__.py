@@ -1,5 +1,6 @@
 """The command line of `scripts/chaos`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -29,6 +30,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all runs there too.")
 @click.option("--logs", type=click.Path(path_type=Path, file_okay=False), help="Where logs go; default: a new folder.")
 @click.option("--minutes", type=click.FloatRange(0.1), default=120.0, show_default=True, help="Of the soak.")
+@click.option("--private", "is_private", is_flag=True, help="In private swarms: certificates, TLS, roles.")
 @click.option("--list", "is_list", is_flag=True, help="Print the experiments, and end.")
 @reporting_errors
 def main(
@@ -39,12 +41,15 @@ def main(
     logs: Path | None,
     minutes: float,
     *,
+    is_private: bool,
     is_list: bool,
 ) -> None:
     """Kill, stop and cut off members of real swarms while they generate; the exit status is 1 if anything was lost."""
     configure_logs("error")
     known = (*EXPERIMENTS, soak.experiment(minutes))
     chosen = [one for one in known if not names or any(one.name.startswith(name) for name in names)]
+    if is_private:
+        chosen = [replace(one, shape=replace(one.shape, is_private=True)) for one in chosen]
     if not chosen:
         raise SetupError(f"no experiment is called so; there are: {', '.join(one.name for one in known)}")
     if is_list:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import psutil
 from scripts.benches.relay import free_port
+from scripts.chaos_runs.admission import Admission
 from scripts.chaos_runs.member import Member
 from scripts.chaos_runs.model import SPANS, ChaosModel
 from scripts.chaos_runs.shim import Network, Shim
 
 from osai.client import AsyncClient
+from osai.core.admission import Role
 from osai.core.errors import OsaiError
 from osai.core.layers import LayerRange
 
@@ -34,6 +36,7 @@ class Shape:
         spans: one a stage.
         dtype: of the nodes.
         memory: of each node.
+        is_private: members have certificates, and all that they say is encrypted.
     """
 
     num_replicas: int = 2
@@ -43,6 +46,7 @@ class Shape:
     spans: tuple[LayerRange, ...] = SPANS
     dtype: str = "float32"
     memory: str = "256MiB"
+    is_private: bool = False
 
 
 class ChaosSwarm:
@@ -56,6 +60,7 @@ class ChaosSwarm:
         self.nodes: dict[str, Member] = {}
         self._addresses: dict[str, str] = {}
         self._model = model
+        self._admission = Admission.of(folder) if shape.is_private else None
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -137,7 +142,7 @@ class ChaosSwarm:
         arguments = ["serve", *_at("--listen", listen), *_at("--http", _free()), *_at("--dht", _free()),
                      *_at("--announce", announce), "--json", "--trust", str(model.trust), "--state",
                      str(self.folder / f"{name}-state"), "--model", str(model.folder), "--manifest",
-                     str(model.manifest), *self.shape.options]  # fmt: skip
+                     str(model.manifest), *self.shape.options, *self._admitted(Role.COORDINATOR)]  # fmt: skip
         self.coordinators[name] = member = Member(name, "osai.coordinator", arguments, self.folder)
         first = next(iter(self.coordinators.values()))
         member.more = () if member is first else ("--join", first.ready["dht"][0])
@@ -146,6 +151,8 @@ class ChaosSwarm:
         if first is not member:  # whoever comes back finds the swarm through those that stayed
             first.more = ("--join", member.ready["dht"][0])
         self._addresses[name] = listen
+        if self._admission is not None:
+            await self._admission.join_client(listen)
 
     async def _start_node(self, stack: AsyncExitStack, name: str, index: int) -> None:
         listen, announce = await self._lay(stack, name)
@@ -157,9 +164,13 @@ class ChaosSwarm:
                      "--name", name, "--dtype", self.shape.dtype, "--threads", "1", "--device", "cpu", "--memory",
                      self.shape.memory,
                      "--model", model.model_id, "--weights", str(model.folder), "--span",
-                     str(self.shape.spans[index])]  # fmt: skip
+                     str(self.shape.spans[index]), *self._admitted(Role.NODE)]  # fmt: skip
         self.nodes[name] = Member(name, "osai.node", arguments, self.folder)
         await self.nodes[name].start()
+
+    def _admitted(self, role: Role) -> Sequence[str]:
+        """Options by which a member gets into a private swarm."""
+        return self._admission.options(role, next(iter(self._addresses.values()), "")) if self._admission else ()
 
     async def _lay(self, stack: AsyncExitStack, name: str) -> tuple[str, str]:
         """Where a member listens, and what it announces."""

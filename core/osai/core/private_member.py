@@ -65,13 +65,18 @@ class PrivateMember:
                 log.warning("the certificate or the revocation list could not be renewed at %s: %s", at, e)
                 await asyncio.sleep(0 if ask_revocations else RETRY_S)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the certificate is to be renewed."""
+        return time.time() >= self.tls.credentials.renew_at_s
+
     async def renew_if_due(self, address: str) -> None:
         """Get a new certificate from the coordinator at `address`, where the present one is to be renewed.
 
         Raises:
             OsaiError: if that does not work; the present one may be good for a while.
         """
-        if time.time() < self.tls.credentials.renew_at_s:
+        if not self.is_due:
             return
         credentials, sealed = await renew(address, self.tls, self._identity, time.time())
         self._files.save(credentials, sealed)

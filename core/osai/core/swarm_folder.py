@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from osai.core.admission import issuer
-from osai.core.admission.authority import LEAF_LIFE_S, Anchor, Authority
+from osai.core.admission.authority import Anchor, Authority
 from osai.core.admission.credentials import LeafRequest
 from osai.core.admission.issuer import Enrolled
 from osai.core.admission.peer import Peer
@@ -32,10 +32,14 @@ LOCK_FILE = "lock"
 
 @dataclass(frozen=True, slots=True)
 class SwarmFolder:
-    """The files of one swarm's authority. Every method raises SetupError where they can't be read or written."""
+    """The files of one swarm's authority. Every method raises SetupError where they can't be read or written.
+
+    Attributes:
+        leaf_life_s: of the certificates that it issues; None for what their role has.
+    """
 
     folder: Path
-    leaf_life_s: int = LEAF_LIFE_S
+    leaf_life_s: int | None = None
 
     @classmethod
     def create(cls, folder: Path, now_s: float) -> Self:

@@ -34,9 +34,17 @@ from osai.core.identity import NODE_ID_HEX_DIGITS
 
 AUTHORITY_LIFE_S = 3650 * 86400
 LEAF_LIFE_S = 86400
+CLIENT_LEAF_LIFE_S = 7 * 86400  # S4: people are away over a weekend, and nothing renews for them meanwhile
 MAX_LEAF_LIFE_S = 7 * 86400  # S4: for so long a stolen certificate could be of use where no revocation list comes
 CLOCK_SKEW_S = 300  # certificates are valid from so long before their issue: members' clocks differ
 SERIAL_BYTES = 16
+
+
+
+def leaf_life_s(role: Role) -> int:
+    """How long a certificate of a role is to live (S4)."""
+    return CLIENT_LEAF_LIFE_S if role is Role.CLIENT else LEAF_LIFE_S
+
 
 RandomBytes = Callable[[int], bytes]  # secrets.token_bytes, or a test's
 

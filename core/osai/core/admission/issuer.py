@@ -6,7 +6,7 @@ newest revocation list out with every certificate.
 
 from dataclasses import dataclass
 
-from osai.core.admission.authority import LEAF_LIFE_S, Authority, RandomBytes
+from osai.core.admission.authority import Authority, RandomBytes, leaf_life_s
 from osai.core.admission.credentials import LeafRequest, check_request, enrolling, renewing
 from osai.core.admission.peer import Peer
 from osai.core.admission.revocation import RevocationList
@@ -40,7 +40,7 @@ def enrol(
     *,
     now_s: float,
     random: RandomBytes,
-    life_s: int = LEAF_LIFE_S,
+    life_s: int | None = None,
 ) -> Enrolled:
     """Give a certificate to whoever has a token (S8, S12, S13). Nothing is used up where it is refused.
 
@@ -52,7 +52,8 @@ def enrol(
     applicant = check_request(request, authority.anchor.swarm_id, enrolling(token.token_id))
     if not revocations.accepts_id(member_id):  # S13
         raise _revoked(member_id)
-    leaf = authority.issue(role, member_id, applicant.key, now_s=now_s, random=random, life_s=life_s)
+    life_s = life_s or leaf_life_s(role)
+    leaf = authority.issue(role, applicant.member_id, applicant.key, now_s=now_s, random=random, life_s=life_s)
     return Enrolled(book=used, leaf=leaf, member_id=member_id)
 
 
@@ -64,7 +65,7 @@ def renew(
     *,
     now_s: float,
     random: RandomBytes,
-    life_s: int = LEAF_LIFE_S,
+    life_s: int | None = None,
 ) -> bytes:
     """Give a member a new certificate in place of the one that it shows, for the same role and id (S9).
 
@@ -75,7 +76,7 @@ def renew(
         request: made for this renewal, by the same identity.
         now_s: seconds since 1970.
         random: draws the serial number.
-        life_s: of the new certificate.
+        life_s: of the new certificate; None for what its role has.
 
     Raises:
         TrustError: if the request is not good or another's, or the member is revoked.
@@ -85,6 +86,7 @@ def renew(
     applicant = check_request(request, authority.anchor.swarm_id, renewing(peer))
     if applicant.member_id != peer.member_id:  # S9
         raise TrustError("a certificate is renewed for its own member alone; another joins with a token")
+    life_s = life_s or leaf_life_s(peer.role)
     return authority.issue(peer.role, peer.member_id, applicant.key, now_s=now_s, random=random, life_s=life_s)
 
 
