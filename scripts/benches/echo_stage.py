@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 
 from osai.core.errors import OsaiError, UnavailableError, from_proto
 from osai.core.frames import FrameShape
+from osai.core.gatekeeper import Gatekeeper
 from osai.core.layers import LayerRange
+from osai.core.member_tls import MemberTls
 from osai.core.rpc import EDGE_MAX_BYTES, make_server
 from osai.node.edge_port import EdgePort
 from osai.node.edge_service import EdgeService
@@ -62,16 +64,25 @@ def echo(inp: Input, give: Callable[[StepOutput], None]) -> None:
 
 
 @asynccontextmanager
-async def echo_stage(node_id: str, layers: LayerRange, on_rows: OnRows) -> AsyncIterator[tuple[Ring, Peer]]:
-    """A ring with its edge service, neither head nor tail; its sessions' rows go to `on_rows`."""
+async def echo_stage(
+    node_id: str, layers: LayerRange, on_rows: OnRows, tls: MemberTls | None = None
+) -> AsyncIterator[tuple[Ring, Peer]]:
+    """A ring with its edge service, neither head nor tail; its sessions' rows go to `on_rows`.
+
+    Args:
+        node_id: of the stage; in a private swarm its certificate's.
+        layers: that it hosts.
+        on_rows: gets the rows of each step.
+        tls: of the node, in a private swarm.
+    """
     loop = asyncio.get_running_loop()
-    server = make_server(max_message_bytes=EDGE_MAX_BYTES)
-    async with EdgePort.listening(server, "127.0.0.1:0") as port:
+    server = make_server(max_message_bytes=EDGE_MAX_BYTES, interceptors=[Gatekeeper(tls)] if tls else [])
+    async with EdgePort.listening(server, "127.0.0.1:0", tls) as port:
         me = Peer(node_id=node_id, address=f"127.0.0.1:{port.port}")
-        async with Ring(me, lambda on_output: RowsEngine(loop, on_output, on_rows)) as ring:
+        async with Ring(me, lambda on_output: RowsEngine(loop, on_output, on_rows), tls=tls) as ring:
             hosted = HostedSpan(key=MODEL_ID, layers=layers, num_layers=NUM_LAYERS, manifest_digest=b"")
             ring.serve(ServedSpan(hosted=hosted, frames=FrameShape(dtype=DTYPE, hidden_size=HIDDEN_SIZE)))
-            edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService(node_id, ring, port), server)
+            edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService(node_id, ring, port, tls), server)
             await server.start()
             try:
                 yield ring, me

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from scripts.benches.echo_peer import NODE_ID as PEER_ID
 from scripts.benches.echo_stage import HIDDEN_SIZE, MODEL_ID, SESSION, close_session, echo_stage, open_session
+from scripts.benches.private_pair import private_pair
 from scripts.benches.program import running
 from scripts.benches.raw_echo import GrpcPing, TcpPing
 from scripts.benches.report import Result
@@ -30,10 +31,11 @@ NUM_COLD = 10  # of them, left out
 NUM_WARM_UP = 300  # on each path before anything counts
 START_DEADLINE_S = 60.0
 BLOCK_DEADLINE_S = 30.0
-TCP, BARE_GRPC, EDGE = "bare TCP", "bare gRPC stream", "osai edge"
+TCP, BARE_GRPC, EDGE, PRIVATE = "bare TCP", "bare gRPC stream", "osai edge", "osai edge, mutual TLS"
 NOTES = (
     f"Two processes, uvloop in both, the same bytes on every path; the paths take turns in blocks of {BLOCK}.",
     "osai edge: from a step's output to the next step's input on the peer, and back; engines that compute nothing.",
+    "Mutual TLS: the same edge in a private swarm, TLS 1.3 with both sides' certificates.",
     "Added a hop: half of the medians' difference to bare TCP. The engine's hand-over to its thread is not part of it.",
 )
 
@@ -92,21 +94,31 @@ class EdgePing:
 
 
 async def run(options: Options) -> Result:
-    """Measure the three paths in turns."""
+    """Measure the paths in turns."""
     row = torch.randn(1, HIDDEN_SIZE, generator=torch.Generator().manual_seed(0)).bfloat16()
     rows = Rows(session=SESSION, epoch=0, position=1, count=1)
     message = write_batch([rows], row).SerializeToString()
     async with AsyncExitStack() as stack:
-        edge = EdgePing(row)
+        edge, private = EdgePing(row), EdgePing(row)
+        mine, theirs = private_pair()
+        tls, peer_id = mine.tls(), theirs.tls().me.member_id
         peer = await stack.enter_async_context(running("the echo peer", "scripts.benches.echo_peer"))
         ring, me = await stack.enter_async_context(echo_stage(NODE_ID, LAYERS, edge.on_rows))
-        edge.ring = ring
-        at = await peer.ask(asdict(me), START_DEADLINE_S)
+        stage = echo_stage(tls.me.member_id, LAYERS, private.on_rows, tls)
+        private_ring, private_me = await stack.enter_async_context(stage)
+        edge.ring, private.ring = ring, private_ring
+        asked: dict[str, object] = {
+            "first": asdict(me),
+            "private": {"first": asdict(private_me), "bundle": asdict(theirs)},
+        }
+        at = await peer.ask(asked, START_DEADLINE_S)
         await open_session(ring, LAYERS, Peer(node_id=PEER_ID, address=str(at["edge"])))
+        await open_session(private_ring, LAYERS, Peer(node_id=peer_id, address=str(at["private"])))
         tcp = await stack.enter_async_context(TcpPing.dial(str(at["tcp"]), message))
         bare = await stack.enter_async_context(GrpcPing.dial(str(at["grpc"]), message))
-        samples = await _measure({TCP: tcp, BARE_GRPC: bare, EDGE: edge}, options.num_round_trips)
+        samples = await _measure({TCP: tcp, BARE_GRPC: bare, EDGE: edge, PRIVATE: private}, options.num_round_trips)
         await close_session(ring)
+        await close_session(private_ring)
         await peer.stop()  # before this side's server, which would end the peer's link with a warning
     return _result(options, {name: Summary.of(found) for name, found in samples.items()}, len(message))
 
