@@ -230,7 +230,7 @@ def edge_link(
         greeting=edge_pb2.LinkMessage(hello=hello(my_id)),
         hello_of=lambda message: message.hello if message.HasField("hello") else None,
         demand=Demand(tls=tls, role=Role.NODE, member_id=peer),
-        on_message=on_message,
+        on_message=on_message if tls is None else partial(_checked, on_message, tls.me.role),
         config=config,
         pings=WATCHFUL,
     )

@@ -1,7 +1,7 @@
 """The first message of a TLS handshake, as far as it tells where a connection belongs. Pure.
 
 Nothing here is trusted: the TLS server behind the port decides. It is read so that one port can serve two TLS servers,
-and so that no connection below TLS 1.3 reaches either (S21 of docs/security.md), for which gRPC for Python has no option.
+and so that no connection below TLS 1.3 reaches either (S21 of docs/security.md): gRPC for Python has no option for it.
 The layout is RFC 8446's, section 4.1.2, and RFC 6066's for the server name.
 """
 
