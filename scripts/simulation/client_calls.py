@@ -44,6 +44,10 @@ class _Context:
         """Who calls."""
         return self._end.peer
 
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the caller sends along: nothing."""
+        return ()
+
     async def write(self, event: client_pb2.GenerateEvent) -> None:
         """Send an event."""
         self._end.send(event)

@@ -56,7 +56,8 @@ def private(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) 
         for i, span in enumerate(SPANS):
             swarm.start_node(f"node-{i}", [Hosted(model=model, span=span)], "--token", it.token(Role.NODE))
         for name, program in swarm.nodes.items():
-            swarm.ids[name] = program.ready()["id"]
+            ready = program.ready()
+            swarm.ids[name], swarm.edges[name] = ready["id"], ready["edge"]
         joined = it.osai("swarm", "join", swarm.address, "--token", it.token(Role.CLIENT))
         assert joined.returncode == 0, joined.stderr
         yield it
@@ -96,6 +97,18 @@ def test_the_operator_revokes_and_restores_by_command(private: Private) -> None:
     assert private.osai("swarm", "revoke", "node-1", *folder).returncode == 1  # a name is no id
 
 
+def test_members_can_ask_themselves_how_they_are(private: Private) -> None:
+    where = {"osai.coordinator": (private.swarm.address, "coordinator"), "osai.node": (edge_of(private), "node-0")}
+    for module, (address, state) in where.items():
+        command = [sys.executable, "-m", module, "health", "--address", address, "--state", str(private.folder / state)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout.strip()) == (0, "serving"), done.stderr
+
+
+def edge_of(private: Private) -> str:
+    return private.swarm.edges["node-0"]
+
+
 async def test_a_stranger_gets_no_answer_on_any_plane(private: Private, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(private.folder / "stranger"))
     with pytest.raises(OsaiError):
@@ -126,8 +139,8 @@ def test_tokens_are_good_once_for_their_role_and_their_time(private: Private) ->
 
 @pytest.mark.usefixtures("client_state")
 async def test_a_client_can_not_speak_to_a_node(private: Private) -> None:
-    from osai.client.private import find_member  # noqa: PLC0415 - reads the environment
-    from osai.core.link import edge_link  # noqa: PLC0415
+    from osai.client.private import find_member
+    from osai.core.link import edge_link
 
     member = find_member([private.swarm.address])
     assert member is not None
@@ -141,7 +154,7 @@ async def test_a_client_can_not_speak_to_a_node(private: Private) -> None:
 
 
 async def started_pipeline(address: str) -> tuple[common_pb2.Stage, ...]:
-    from osai.client import Started  # noqa: PLC0415
+    from osai.client import Started
 
     async with AsyncClient(address) as client:
         async for event in client.generate(PROMPT, max_tokens=2):

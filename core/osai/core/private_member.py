@@ -12,6 +12,7 @@ from osai.core.errors import OsaiError, TrustError
 from osai.core.identity import Identity
 from osai.core.member_files import MemberFiles
 from osai.core.member_tls import MemberTls
+from osai.core.state import load_identity
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,13 @@ async def join_private(
         return None
     files.save(*await enrol(address, token, identity, role, time.time()))
     return kept_member(state_dir, identity, role)
+
+
+def kept_tls(state_dir: Path, role: Role) -> MemberTls | None:
+    """What a member shows, as its state folder has it; None in a public swarm. Errors as of `kept_member`."""
+    if not MemberFiles.of(state_dir).exist():
+        return None
+    return kept_member(state_dir, load_identity(state_dir), role).tls
 
 
 def kept_member(state_dir: Path, identity: Identity, role: Role) -> PrivateMember:

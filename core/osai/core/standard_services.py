@@ -6,7 +6,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from osai.core.rpc import error_of, insecure_channel
+from osai.core.admission.roles import Role
+from osai.core.member_channel import member_channel
+from osai.core.member_tls import MemberTls
+from osai.core.rpc import error_of
 
 
 class Health:
@@ -32,13 +35,18 @@ async def add_standard_services(server: grpc.aio.Server, service_names: Sequence
     return switch
 
 
-async def is_serving(address: str, timeout_s: float) -> bool:
+async def is_serving(address: str, timeout_s: float, tls: MemberTls | None = None) -> bool:
     """Ask the server at `address` whether it takes work.
+
+    Args:
+        address: HOST:PORT.
+        timeout_s: for the answer.
+        tls: of that very member, in a private swarm: it asks itself.
 
     Raises:
         OsaiError: if it can't be asked.
     """
-    async with insecure_channel(address) as channel:
+    async with member_channel(address, tls, tls.me.role if tls else Role.NODE) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,

@@ -67,7 +67,7 @@ Examples:
 @click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True,
               help="Folder that keeps the node's identity.")  # fmt: skip
 @click.option("--trust", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Key or key list (`osai trust`) of a publisher whose manifests are believed. Repeatable.")  # fmt: skip
+              help="Key or key list (`osai trust`) of a publisher whose models are believed. Repeatable.")  # fmt: skip
 @click.option("--token", default="", help="Lets this node into a private swarm: from `osai swarm invite`. Good once.")
 @click.option("--allow-unsigned", is_flag=True, help="Host models that no trusted key has signed; the node is marked.")
 @click.option("--accept-licence", "accepted_licences", multiple=True, metavar="NAME",
@@ -173,11 +173,16 @@ def leave_command(state: Path, timeout_s: float) -> None:
 
 @main.command()
 @click.option("--address", default="127.0.0.1:7071", show_default=True, help="HOST:PORT of the node's edge.")
-def health(address: str) -> None:
+@click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True,
+              help="Its state folder: in a private swarm it holds the certificate that is shown.")  # fmt: skip
+def health(address: str, state: Path) -> None:
     """Exit with 0 if the node at ADDRESS serves, else with 1."""
+    from osai.core.admission import Role  # noqa: PLC0415
+    from osai.core.private_member import kept_tls  # noqa: PLC0415
     from osai.core.standard_services import is_serving  # noqa: PLC0415
 
-    if not uvloop.run(is_serving(address, HEALTH_TIMEOUT_S)):
+    tls = kept_tls(state.expanduser(), Role.NODE)
+    if not uvloop.run(is_serving(address, HEALTH_TIMEOUT_S, tls)):
         raise UnavailableError(f"the node at {address} runs, but does not serve yet")
     click.echo("serving")
 

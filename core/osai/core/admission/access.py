@@ -20,6 +20,8 @@ METHODS: Mapping[str, frozenset[Caller]] = {  # S17
     "/osai.v1.Coordinator/GetSwarm": _CLIENTS,
     "/osai.v1.Control/Membership": frozenset({Role.NODE}),
     "/osai.v1.Edge/Link": frozenset({Role.NODE, Role.COORDINATOR}),
+    "/osai.v1.Weights/Have": frozenset({Role.NODE}),
+    "/osai.v1.Weights/Fetch": frozenset({Role.NODE}),
     "/osai.v1.Admission/Enrol": _ANY_MEMBER | {None},  # the token decides
     "/osai.v1.Admission/Renew": _ANY_MEMBER,
     "/osai.v1.Admission/Revocations": _ANY_MEMBER,

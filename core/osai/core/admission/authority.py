@@ -40,7 +40,6 @@ CLOCK_SKEW_S = 300  # certificates are valid from so long before their issue: me
 SERIAL_BYTES = 16
 
 
-
 def leaf_life_s(role: Role) -> int:
     """How long a certificate of a role is to live (S4)."""
     return CLIENT_LEAF_LIFE_S if role is Role.CLIENT else LEAF_LIFE_S
