@@ -25,6 +25,7 @@ async def test_the_swarm_as_json() -> None:
     assert body["nodes"][1] == {
         "node_id": f"{1:032x}", "name": "node 1", "software": "osai/0.1.0", "device": "cpu",
         "memory_bytes": 8_000_000_000, "state": "ready", "num_sessions": 2, "uptime_s": 3700.0,
+        "operator": "",
         "spans": [
             {"model_id": "osai/demo", "span": {"start": 0, "end": 2}, "dtype": "bfloat16+int8", "state": "ready",
              "verified": True, "failure": ""}

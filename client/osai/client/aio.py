@@ -5,6 +5,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
+from osai.client.api_key import api_key_of
 from osai.client.completion import CompletionBuilder
 from osai.client.connection import Connections
 from osai.client.events import Completion, GenerationEvent
@@ -12,7 +13,7 @@ from osai.client.generation import GenerationRun
 from osai.client.lost import CoordinatorLostError, nobody_reached
 from osai.client.private import find_member
 from osai.client.request import GenerationOptions, Prompt, to_proto
-from osai.client.roster import Roster
+from osai.client.roster import GivenCoordinators, Roster
 from osai.client.swarm import Model, Swarm
 from osai.client.swarm_wire import model_of, swarm_of
 from osai.client.timeouts import Timeouts
@@ -32,19 +33,26 @@ class AsyncClient:
     were given, and those that any of them told of. A generation outlives its coordinator (see `generate`).
 
     Every method raises a typed `osai.core.errors.OsaiError`: UnavailableError where no coordinator can be reached,
-    ProtocolMismatchError where it speaks another version, DeadlineExceededError where a wait ran out.
+    ProtocolMismatchError where it speaks another version, DeadlineExceededError where a wait ran out,
+    UnauthenticatedError and ForbiddenError where it asks for an API key, or for another one.
 
     Args:
         address: HOST:PORT of a coordinator, or of several.
         timeouts: deadlines of the waits.
+        api_key: for coordinators that ask for one; default: that of the environment, OSAI_API_KEY. Outside a private
+            swarm only the coordinators that `address` names get to see it, so name all that take it.
 
     Raises:
-        InvalidRequestError: if an address has another form.
+        InvalidRequestError: if an address or the key has another form.
     """
 
-    def __init__(self, address: str | Sequence[str], *, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self, address: str | Sequence[str], *, timeouts: Timeouts | None = None, api_key: str | None = None
+    ) -> None:
         self._roster = Roster([address] if isinstance(address, str) else address)
         self._timeouts = timeouts or Timeouts()
+        self._api_key = api_key_of(api_key)
+        self._named = self._roster.addresses
         self._open: Connections | None = None  # made on the first call, when a loop runs
 
     @property
@@ -90,10 +98,15 @@ class AsyncClient:
             OsaiError: the typed reason why it can't start or go on; nothing follows it. Its attribute `partial`, also
                 `partial_of(error)`, is a Completion of what was generated, None where no token was.
         """
-        run = GenerationRun(self._connections(), self._roster, to_proto(prompt, options), timeouts or self._timeouts)
+        request, connections = to_proto(prompt, options), self._connections()
+        # O7: anybody may run a coordinator of a public swarm, and would be shown the prompt
+        limited = bool(request.trusted_operators) and not connections.private
+        roster = GivenCoordinators(self._roster) if limited else self._roster
+        run = GenerationRun(connections, roster, request, timeouts or self._timeouts)
         async with aclosing(run.events()) as events:
             async for event in events:
                 yield event
+        self._roster.preferred = roster.preferred
 
     async def complete(
         self, prompt: Prompt, *, timeouts: Timeouts | None = None, **options: Unpack[GenerationOptions]
@@ -134,5 +147,5 @@ class AsyncClient:
 
     def _connections(self) -> Connections:
         if self._open is None:
-            self._open = Connections(find_member(self._roster.addresses))
+            self._open = Connections(find_member(self._roster.addresses), self._api_key, self._named)
         return self._open

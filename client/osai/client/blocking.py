@@ -65,8 +65,10 @@ class LoopThread:
 class Client:
     """Speaks to a swarm's coordinators, call by call; a context manager. Arguments and errors are AsyncClient's."""
 
-    def __init__(self, address: str | Sequence[str], *, timeouts: Timeouts | None = None) -> None:
-        self._client = AsyncClient(address, timeouts=timeouts)
+    def __init__(
+        self, address: str | Sequence[str], *, timeouts: Timeouts | None = None, api_key: str | None = None
+    ) -> None:
+        self._client = AsyncClient(address, timeouts=timeouts, api_key=api_key)
         self._thread: LoopThread | None = None
 
     @property

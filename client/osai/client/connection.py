@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import grpc.aio
 
+from osai.client.api_key import showing
 from osai.client.lost import CoordinatorLostError
 from osai.core.errors import CancelledError, DeadlineExceededError, OsaiError
 from osai.core.protocol import check_hello, hello
@@ -31,37 +32,53 @@ _BROKEN = frozenset(
 class Connection:
     """One coordinator's channel.
 
+    Args:
+        address: HOST:PORT.
+        member: the client's place in a private swarm; None in a public one.
+        api_key: that its calls show; empty for none.
+
     Attributes:
         version: of the protocol, that both sides speak; 0 before the greeting.
     """
 
-    def __init__(self, address: str, member: "PrivateMember | None" = None) -> None:
+    def __init__(self, address: str, member: "PrivateMember | None" = None, api_key: str = "") -> None:
         self.address = address
         self.version = 0
+        self._api_key = api_key
         self._member = member
         self._channel = _channel(address, member)
+        self._shown = member.tls.credentials if member else None
+        self._retired: list[grpc.aio.Channel] = []
         self._greeted = False
 
-    async def greeted(self, limit_s: float) -> "CoordinatorAsyncStub":
+    async def greeted(self, limit_s: float, *, anew: bool = False) -> "CoordinatorAsyncStub":
         """The coordinator's calls.
+
+        Args:
+            limit_s: for the greeting.
+            anew: greet also if it was greeted before: it may have been restarted since, as another release.
 
         Raises:
             ProtocolMismatchError: if it speaks another version.
         """
+        if self._member is not None:
+            await self._show_newest(self._member)
         stub: CoordinatorAsyncStub = client_pb2_grpc.CoordinatorStub(self._channel)
-        if not self._greeted and self._member is not None:
-            await self._renewed(self._member)
-        if not self._greeted:  # calls that begin at once may greet more than once, which does no harm
+        if anew or not self._greeted:  # calls that begin at once may greet more than once, which does no harm
             self.version = check_hello(await self.within(limit_s, "a greeting", stub.Greet(hello())))
             self._greeted = True
-        return stub
+        return showing(stub, self._api_key) if self._api_key else stub
 
-    async def _renewed(self, member: "PrivateMember") -> None:
-        """A client is there now and then only: its certificate is looked at when it connects."""
-        try:
-            await member.renew_if_due(self.address)
-        except OsaiError as e:
-            log.warning("the certificate could not be renewed at %s: %s", self.address, e)
+    async def _show_newest(self, member: "PrivateMember") -> None:
+        """Dial anew where there is a newer certificate than the one that this connection shows, and get one if due."""
+        if member.is_due:
+            try:
+                await member.renew_if_due(self.address)
+            except OsaiError as e:
+                log.warning("the certificate could not be renewed at %s: %s", self.address, e)
+        if self._shown is not member.tls.credentials:
+            self._retired.append(self._channel)  # its calls go on
+            self._channel, self._shown, self._greeted = _channel(self.address, member), member.tls.credentials, False
 
     async def within(self, limit_s: float, what: str, answer: Awaitable[R]) -> R:
         """Wait for one answer.
@@ -96,7 +113,8 @@ class Connection:
 
     async def close(self) -> None:
         """Hang up; its calls are cancelled."""
-        await self._channel.close()
+        for channel in (self._channel, *self._retired):
+            await channel.close()
 
 
 class Connections:
@@ -104,10 +122,14 @@ class Connections:
 
     Args:
         member: the client's place in a private swarm; None in a public one.
+        api_key: for the coordinators; empty for none.
+        named: HOST:PORT of those that the user named.
     """
 
-    def __init__(self, member: "PrivateMember | None" = None) -> None:
+    def __init__(self, member: "PrivateMember | None" = None, api_key: str = "", named: Collection[str] = ()) -> None:
         self._member = member
+        self._api_key = api_key
+        self._named = frozenset(named)
         self._by_address: dict[str, Connection] = {}
         self._closed = asyncio.Event()
 
@@ -115,6 +137,11 @@ class Connections:
     def closed(self) -> bool:
         """Whether the client was closed: nothing more may be asked."""
         return self._closed.is_set()
+
+    @property
+    def private(self) -> bool:
+        """Whether it is in a private swarm: every coordinator has shown that it belongs there."""
+        return self._member is not None
 
     def to(self, address: str) -> Connection:
         """The connection to one coordinator.
@@ -125,8 +152,15 @@ class Connections:
         if self.closed:
             raise closed()
         if address not in self._by_address:
-            self._by_address[address] = Connection(address, self._member)
+            self._by_address[address] = Connection(address, self._member, self._key_for(address))
         return self._by_address[address]
+
+    def _key_for(self, address: str) -> str:
+        """The key, for whom the user named. Others, of which a coordinator told, may be anybody's (A8).
+
+        In a private swarm they are not: each has shown a coordinator's certificate of that swarm.
+        """
+        return self._api_key if address in self._named or self._member is not None else ""
 
     async def pause(self, delay_s: float) -> None:
         """Wait.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Call = grpc.aio.UnaryStreamCall[client_pb2.GenerateRequest, client_pb2.GenerateEvent]
 
 RESUME_VERSION = 2  # of the protocol: coordinators of it go on with others' sessions
+OPERATORS_VERSION = 3  # of the protocol: coordinators of it keep to the operators that a request names
 MAX_WAITING_S = 3600.0  # of what a coordinator says that it waits
 
 
@@ -69,10 +70,16 @@ class GenerationRun:
         self._begun = False
         self._waiting_s = 0.0
         connection = self._connections.to(self._search.address)
-        stub = await connection.greeted(self._search.connect_s(self._waits.connect_s, time.monotonic()))
+        connect_s = self._search.connect_s(self._waits.connect_s, time.monotonic())
+        stub = await connection.greeted(connect_s, anew=self._progress.is_limited)
         if self._progress.started is not None and connection.version < RESUME_VERSION:
             raise ProtocolMismatchError(
                 f"{connection.address} speaks protocol {connection.version}: upgrade it to resume"
+            )
+        if self._progress.is_limited and connection.version < OPERATORS_VERSION:  # O7: it would not know of them
+            raise ProtocolMismatchError(
+                f"{connection.address} speaks protocol {connection.version} and can't keep to trusted operators: "
+                "upgrade it; it was not sent the prompt"
             )
         call = stub.Generate(self._progress.next_request())
         self._begun = True

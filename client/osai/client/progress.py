@@ -38,6 +38,11 @@ class Progress:
         self._lost_because = ""
         self._num_recoveries = 0  # before this answer's
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether nodes of some operators alone may serve it."""
+        return bool(self._request.trusted_operators)
+
     def next_request(self) -> client_pb2.GenerateRequest:
         """What to ask the next coordinator: the same again while nothing was shown, else to go on from here.
 

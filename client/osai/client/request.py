@@ -29,6 +29,9 @@ class GenerationOptions(TypedDict, total=False):
         stop: strings that end the generation; the text ends before the first of them.
         stop_token_ids: tokens that end it, besides the model's own.
         ignore_eos: generate on past the model's end-of-sequence.
+        trusted_only: public keys (32 bytes, or 64 hex digits) of operators: their nodes alone may serve the generation,
+            or it fails. Outside a private swarm it goes on only by coordinators that the client was given; these see
+            the prompt, and are trusted to keep to it. None: any node may serve it.
     """
 
     model_id: str
@@ -45,6 +48,7 @@ class GenerationOptions(TypedDict, total=False):
     stop: Sequence[str]
     stop_token_ids: Sequence[int]
     ignore_eos: bool
+    trusted_only: Sequence[str | bytes] | None
 
 
 def to_proto(prompt: Prompt, options: GenerationOptions) -> client_pb2.GenerateRequest:
@@ -78,6 +82,7 @@ def to_proto(prompt: Prompt, options: GenerationOptions) -> client_pb2.GenerateR
             stop_token_ids=options.get("stop_token_ids", ()),
             ignore_eos=options.get("ignore_eos", False),
             protocol_version=PROTOCOL_VERSION,
+            trusted_operators=_operators(options.get("trusted_only")),
         )
         _set_prompt(request, prompt)
     except (TypeError, ValueError) as e:  # protobuf: a value of another type, or text that is no Unicode
@@ -104,6 +109,21 @@ def _set_prompt(request: client_pb2.GenerateRequest, prompt: Prompt) -> None:
         for token_id in token_ids:
             _check("token id", token_id, _UINT32)
         request.token_ids.CopyFrom(client_pb2.TokenIds(ids=token_ids))
+
+
+def _operators(keys: Sequence[str | bytes] | None) -> list[bytes]:
+    """The operators' keys in order; an empty list is refused, or it would let every node in (O6)."""
+    if keys is None:
+        return []
+    # it brings the cryptography library, which takes a tenth of a second: only for those who need it
+    from osai.core.operators import trusted_operators, trusted_operators_of_hex  # noqa: PLC0415
+
+    keys = [keys] if isinstance(keys, str | bytes) else keys
+    if not keys:
+        raise InvalidRequestError("trusted_only names no operator; name one at least, or leave it out")
+    raw = trusted_operators(key for key in keys if isinstance(key, bytes))
+    written = trusted_operators_of_hex(key for key in keys if not isinstance(key, bytes))
+    return sorted(trusted_operators(raw | written))
 
 
 def _check_wire_ranges(options: GenerationOptions) -> None:

@@ -34,6 +34,11 @@ class Roster:
         self.preferred = self._given[0]
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """Those that it was given."""
+        return self._given
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """All of them."""
         return (*self._given, *self._learned)
@@ -52,6 +57,18 @@ class Roster:
         addresses = self.addresses
         at = addresses.index(first if first in addresses else self.preferred)
         return addresses[at:] + addresses[:at]
+
+
+class GivenCoordinators(Roster):
+    """Those of another roster that it was given: what coordinators tell of others is not believed (O7)."""
+
+    def __init__(self, roster: Roster) -> None:
+        super().__init__(roster.given)
+        if roster.preferred in self.given:
+            self.preferred = roster.preferred
+
+    def learn(self, told: Sequence[str]) -> None:
+        """Nothing is learned."""
 
 
 def _is_address(text: str) -> bool:

@@ -87,12 +87,13 @@ class Search:
         return self._try_around(error, now_s)
 
     def _try_each_once(self, error: OsaiError, *, begun: bool) -> None:
-        if begun or not isinstance(error, CoordinatorLostError | DeadlineExceededError):
+        if begun or not isinstance(error, CoordinatorLostError | DeadlineExceededError | ProtocolMismatchError):
             raise error
         self._unreached[self.address] = error
         rest = [address for address in self._roster.ring(self.address) if address not in self._unreached]
         if not rest:
-            raise nobody_reached(self._unreached) from error
+            unfit = (failure for failure in self._unreached.values() if isinstance(failure, ProtocolMismatchError))
+            raise next(unfit, nobody_reached(self._unreached)) from error
         self.address = rest[0]
 
     def _try_around(self, error: OsaiError, now_s: float) -> float:

@@ -41,7 +41,11 @@ class HostedSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One node. `state` is "joining", "ready" or "draining"."""
+    """One node. `state` is "joining", "ready" or "draining".
+
+    Attributes:
+        operator: public key of whoever runs it, in hex, as the coordinator has found it proven; empty: nobody's.
+    """
 
     node_id: str
     name: str
@@ -52,6 +56,7 @@ class Node:
     spans: tuple[HostedSpan, ...]
     num_sessions: int
     uptime_s: float
+    operator: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,7 @@ def _node_of(wire: client_pb2.NodeStatus) -> Node:
         ),
         num_sessions=wire.num_sessions,
         uptime_s=wire.uptime_s,
+        operator=wire.operator.hex(),
     )
 
 

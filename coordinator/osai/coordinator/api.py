@@ -62,6 +62,7 @@ class GenerationRequest:
         stop: strings that end the generation; the text ends before the first of them.
         stop_token_ids: tokens that end it, besides the model's own end-of-sequence.
         ignore_eos: generate on past the model's end-of-sequence.
+        trusted_operators: public keys of those whose nodes alone may serve it; empty: any may.
         resume: go on with this session; everything else, the seed included, is as it was at its beginning.
     """
 
@@ -72,6 +73,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    trusted_operators: frozenset[bytes] = frozenset()
     resume: Resumption | None = None
 
 
@@ -186,7 +188,11 @@ class SpanView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
-    """One node as the swarm sees it. `state` is "joining", "ready" or "draining"."""
+    """One node as the swarm sees it. `state` is "joining", "ready" or "draining".
+
+    Attributes:
+        operator: public key of whoever runs it, in hex; empty: nobody's.
+    """
 
     node_id: str
     name: str
@@ -197,11 +203,12 @@ class NodeView:
     spans: tuple[SpanView, ...]
     num_sessions: int
     uptime_s: float
+    operator: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwarmView:
-    """The swarm at one moment."""
+    """The swarm at one moment. `private`: it lets in whom its operator has invited, and nobody else."""
 
     coordinator_id: str
     software: str
@@ -210,6 +217,7 @@ class SwarmView:
     models: tuple[ModelView, ...]
     nodes: tuple[NodeView, ...]
     coordinators: tuple[str, ...] = ()  # HOST:PORT of every one that is known, this one's first
+    private: bool = False
 
 
 class Generations(Protocol):

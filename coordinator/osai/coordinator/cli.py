@@ -7,7 +7,9 @@ import click
 import uvloop
 
 from osai.coordinator.admission import QueueConfig
-from osai.coordinator.config import DEFAULT_COVERAGE_WAIT_S, CoordinatorConfig, ModelConfig
+from osai.coordinator.config import DEFAULT_COVERAGE_WAIT_S, DEFAULT_STATE, CoordinatorConfig, ModelConfig
+from osai.coordinator.key_commands import key_group
+from osai.coordinator.keys.store import KEYS_FILE
 from osai.core.embedded import model_dir
 from osai.core.errors import SetupError, UnavailableError
 from osai.core.logs import configure_logs
@@ -15,14 +17,17 @@ from osai.core.protocol import software
 from osai.core.reporting import ReportingGroup
 from osai.core.trust_files import read_trust
 
-DEFAULT_STATE = Path("~/.local/state/osai/coordinator")
 HEALTH_TIMEOUT_S = 3.0
+OPEN_HTTP, LOOPBACK_HTTP = "0.0.0.0:8080", "127.0.0.1:8080"
 
 
 @click.group(cls=ReportingGroup, context_settings={"auto_envvar_prefix": "OSAI_COORDINATOR"})
 @click.version_option(message="%(version)s", version=software())
 def main() -> None:
     """Run a coordinator of an osai swarm."""
+
+
+main.add_command(key_group)
 
 
 SERVE_EXAMPLES = """
@@ -38,8 +43,12 @@ Examples:
 
 @main.command(epilog=SERVE_EXAMPLES)
 @click.option("--listen", default="0.0.0.0:7070", show_default=True, help="HOST:PORT of gRPC; port 0: a free one.")
-@click.option("--http", "http_listen", default="0.0.0.0:8080", show_default=True,
+@click.option("--http", "http_listen", default="", show_default=f"{OPEN_HTTP}; {LOOPBACK_HTTP} in a private swarm",
               help="HOST:PORT of the HTTP API and the health page.")  # fmt: skip
+@click.option("--http-cert", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="PEM certificate (chain) of the HTTP API: it speaks HTTPS then.")  # fmt: skip
+@click.option("--http-key", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="PEM key of --http-cert.")  # fmt: skip
 @click.option("--dht", "dht_listen", default="0.0.0.0:0", show_default=True, help="HOST:PORT of libp2p.")
 @click.option("--announce", default="", help="HOST under which others reach this machine; default: as in --listen.")
 @click.option("--join", "dht_peers", multiple=True, help="libp2p address of a member of the swarm. Repeatable.")
@@ -48,7 +57,7 @@ Examples:
 @click.option("--manifest", "manifests", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Manifest of the model, where it is not in its folder. One a --model.")  # fmt: skip
 @click.option("--trust", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Public key of a publisher whose manifests are believed. Repeatable.")  # fmt: skip
+              help="Key or key list (`osai trust`) of a publisher whose models are believed. Repeatable.")  # fmt: skip
 @click.option("--allow-unsigned", is_flag=True, help="Serve models that no trusted key has signed; they are marked.")
 @click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True,
               help="Folder that keeps the coordinator's identity.")  # fmt: skip
@@ -67,11 +76,16 @@ Examples:
 @click.option("--authority", default="", metavar="HOST:PORT",
               help="Be one more coordinator of the private swarm whose --swarm this other one holds.")  # fmt: skip
 @click.option("--token", default="", help="By which it joins that swarm: `osai swarm invite --role coordinator`.")
+@click.option("--require-keys", is_flag=True, help="Serve only clients with an API key: `osai-coordinator key create`.")
+@click.option("--keys", "keys_file", type=click.Path(path_type=Path, dir_okay=False),
+              help=f"File of those keys. Default: {KEYS_FILE} in the --state folder.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def serve(
     listen: str,
     http_listen: str,
+    http_cert: Path | None,
+    http_key: Path | None,
     dht_listen: str,
     announce: str,
     dht_peers: tuple[str, ...],
@@ -87,6 +101,8 @@ def serve(
     swarm_dir: Path | None,
     authority: str,
     token: str,
+    require_keys: bool,
+    keys_file: Path | None,
     as_json: bool,
     log_level: str,
 ) -> None:
@@ -97,11 +113,14 @@ def serve(
 
     if manifests and len(manifests) != len(folders):
         raise SetupError(f"{len(manifests)} times --manifest for {len(folders)} models: give one a --model")
-    if not http_listen.rpartition(":")[2].isdecimal():
-        raise SetupError(f"{http_listen!r} is no address; write --http HOST:PORT")
+    is_private = swarm_dir is not None or bool(authority)
+    http_listen = http_listen or (LOOPBACK_HTTP if is_private and not require_keys else OPEN_HTTP)
+    if keys_file and not require_keys:
+        raise SetupError("--keys alone lets everybody in: say --require-keys too")
     config = CoordinatorConfig(
         listen=listen,
         http_listen=http_listen,
+        http_tls=(http_cert, http_key) if http_cert and http_key else None,
         dht_listen=dht_listen,
         announce=announce,
         dht_peers=dht_peers,
@@ -118,6 +137,7 @@ def serve(
         swarm_dir=swarm_dir,
         authority=authority,
         token=token,
+        keys_file=(keys_file or state / KEYS_FILE).expanduser() if require_keys else None,
     )
 
     def on_ready(at: Addresses) -> None:
@@ -135,10 +155,15 @@ def serve(
 
 @main.command()
 @click.option("--address", default="127.0.0.1:7070", show_default=True, help="HOST:PORT of the coordinator's gRPC.")
-def health(address: str) -> None:
+@click.option("--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, show_default=True,
+              help="Its state folder: in a private swarm it holds the certificate that is shown.")  # fmt: skip
+def health(address: str, state: Path) -> None:
     """Exit with 0 if the coordinator at ADDRESS serves, else with 1."""
+    from osai.core.admission import Role  # noqa: PLC0415
+    from osai.core.private_member import kept_tls  # noqa: PLC0415
     from osai.core.standard_services import is_serving  # noqa: PLC0415
 
-    if not uvloop.run(is_serving(address, HEALTH_TIMEOUT_S)):
+    tls = kept_tls(state.expanduser(), Role.COORDINATOR)
+    if not uvloop.run(is_serving(address, HEALTH_TIMEOUT_S, tls)):
         raise UnavailableError(f"the coordinator at {address} runs, but does not serve yet")
     click.echo("serving")

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from osai.coordinator.api import GenerationEvent, Generations, Rerouted, Started, Waiting
+from osai.coordinator.api import GenerationEvent, Generations, Rerouted, Started, SwarmView, Waiting
 from osai.coordinator.client_wire import read_request, write_event, write_models, write_swarm
-from osai.core.errors import InternalError, OsaiError
+from osai.coordinator.keys.api_key import Scope
+from osai.coordinator.keys.caller import Caller, caller_of
+from osai.coordinator.keys.keyring import Keyring
+from osai.core.errors import InternalError, InvalidRequestError, OsaiError
 from osai.core.protocol import check_hello, hello
 from osai.core.rpc import abort
 from osai.proto import client_pb2, client_pb2_grpc, common_pb2
@@ -24,12 +27,20 @@ class ClientService(client_pb2_grpc.CoordinatorServicer):
         coordinator_id: named in the greeting.
         generations: the coordinator behind it.
         draw_seed: gives a seed to a request that names none.
+        keyring: the API keys that every call but Greet asks for, in the metadata `authorization`; None: none does.
     """
 
-    def __init__(self, coordinator_id: str, generations: Generations, draw_seed: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        coordinator_id: str,
+        generations: Generations,
+        draw_seed: Callable[[], int],
+        keyring: Keyring | None = None,
+    ) -> None:
         self._coordinator_id = coordinator_id
         self._generations = generations
         self._draw_seed = draw_seed
+        self._keyring = keyring
 
     async def Greet(self, request: common_pb2.Hello, context: Any) -> common_pb2.Hello:  # noqa: N802, ANN401
         """Exchange versions."""
@@ -43,13 +54,16 @@ class ClientService(client_pb2_grpc.CoordinatorServicer):
     async def Generate(self, request: client_pb2.GenerateRequest, context: Any) -> None:  # type: ignore[override] # noqa: N802, ANN401
         """Run one generation; the call's cancellation, also by a lost connection, cancels it."""
         try:
+            generations = self._caller(context).generations(self._generations)
             wanted = read_request(request, self._draw_seed, self._contexts(request))
-            async with aclosing(self._generations.generate(wanted)) as events:
+            async with aclosing(generations.generate(wanted)) as events:
                 async for event in events:
                     if request.protocol_version >= NOTICES_VERSION or not isinstance(event, Rerouted | Waiting):
                         await context.write(write_event(event, self._coordinators(event)))
         except OsaiError as e:
-            log.info("generation for %s ended: %s", context.peer(), e)
+            # one about the request itself may quote it: a chat template's own words do
+            why = type(e).__name__ if isinstance(e, InvalidRequestError) else e
+            log.info("generation for %s ended: %s", context.peer(), why)
             await abort(context, e)
         except Exception as e:
             log.exception("generation for %s failed", context.peer())
@@ -66,8 +80,22 @@ class ClientService(client_pb2_grpc.CoordinatorServicer):
 
     async def ListModels(self, request: client_pb2.ListModelsRequest, context: Any) -> client_pb2.ListModelsResponse:  # noqa: ARG002, N802, ANN401
         """Models that are served."""
-        return client_pb2.ListModelsResponse(models=write_models(self._generations.swarm().models))
+        return client_pb2.ListModelsResponse(models=write_models((await self._view(context, Scope.MODELS)).models))
 
     async def GetSwarm(self, request: client_pb2.GetSwarmRequest, context: Any) -> client_pb2.GetSwarmResponse:  # noqa: ARG002, N802, ANN401
         """The swarm as it is now."""
-        return write_swarm(self._generations.swarm())
+        return write_swarm(await self._view(context, Scope.SWARM))
+
+    async def _view(self, context: Any, scope: Scope) -> SwarmView:  # noqa: ANN401
+        """The swarm as the caller may see it."""
+        try:
+            caller = self._caller(context)
+            caller.check(scope)
+        except OsaiError as e:
+            await abort(context, e)
+        return caller.generations(self._generations).swarm()
+
+    def _caller(self, context: Any) -> Caller:  # noqa: ANN401
+        """Who calls; raises UnauthenticatedError if he needs a key and has none."""
+        metadata = context.invocation_metadata() or ()
+        return caller_of(self._keyring, next((value for key, value in metadata if key == "authorization"), None))

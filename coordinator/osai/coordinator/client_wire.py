@@ -21,6 +21,7 @@ from osai.coordinator.api import (
 from osai.coordinator.resume_wire import read_resume
 from osai.coordinator.wire import write_stage
 from osai.core.errors import InvalidRequestError
+from osai.core.operators import trusted_operators
 from osai.core.sampling import SamplingParams
 from osai.proto import client_pb2, common_pb2
 
@@ -41,8 +42,8 @@ def read_request(
         contexts: tokens that each model's context holds; they bound what may be resumed.
 
     Raises:
-        InvalidRequestError: if it has no prompt, a sampling parameter is out of its bounds, or what it resumes is no
-            session's.
+        InvalidRequestError: if it has no prompt, a sampling parameter is out of its bounds, an operator's key is none,
+            or what it resumes is no session's.
         ContextExceededError: if it resumes with more tokens than the generation may have.
     """
     given = {field.name: value for field, value in message.sampling.ListFields()}  # the fields that are set
@@ -68,6 +69,7 @@ def read_request(
         stop=tuple(message.stop),
         stop_token_ids=tuple(message.stop_token_ids),
         ignore_eos=message.ignore_eos,
+        trusted_operators=trusted_operators(message.trusted_operators),
         resume=resume,
     )
 
@@ -173,4 +175,5 @@ def _write_node(node: NodeView) -> client_pb2.NodeStatus:
         ],
         num_sessions=node.num_sessions,
         uptime_s=node.uptime_s,
+        operator=bytes.fromhex(node.operator),
     )

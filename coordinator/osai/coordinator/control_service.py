@@ -13,7 +13,7 @@ import grpc
 from osai.coordinator.placing.registrar import Assignment, Registrar, Wish
 from osai.coordinator.private.place import PrivatePlace
 from osai.coordinator.swarm import Swarm, served
-from osai.coordinator.wire import read_node
+from osai.coordinator.told_records import note_operator, read_told
 from osai.core.admission.access import check_greeting
 from osai.core.errors import AssignmentError, OsaiError, PeerError, ProtocolMismatchError, UnavailableError
 from osai.core.layers import LayerRange
@@ -137,7 +137,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             if kind in ("heartbeat", "leave") and self._streams.get(node_id, stream) is not stream:
                 raise _superseded(node_id)
             if kind == "heartbeat":
-                self._heard(node_id, message.heartbeat.record)
+                self._heard(node_id, message.heartbeat)
                 self._streams.setdefault(node_id, stream)
             elif kind == "leave":
                 log.info("node %s leaves: %s", node_id, message.leave.reason)
@@ -147,7 +147,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         older = self._streams.get(node_id)
         if older is not None and older is not stream and older.started_at_s > stream.started_at_s:
             raise _superseded(node_id)
-        self._heard(node_id, join.record)
+        self._heard(node_id, join)
         self._streams[node_id] = stream
         if older is not None and older is not stream:
             await self._end(node_id, older)
@@ -170,12 +170,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         with contextlib.suppress(asyncio.InvalidStateError, grpc.RpcError, asyncio.CancelledError, grpc.aio.UsageError):
             await _say(older.context, error)
 
-    def _heard(self, node_id: str, record: Any) -> None:  # noqa: ANN401 - record_pb2.NodeRecord
-        node = read_node(record)
+    def _heard(self, node_id: str, told: control_pb2.Join | control_pb2.Heartbeat) -> None:
+        is_member = self._place is not None
+        node = read_told(told.record, told.sealed, node_id=node_id, is_member=is_member, now_s=time.time())
         if node.node_id != node_id:
             raise PeerError(f"node {node_id} sent the record of {node.node_id}")
         before = self._swarm.get(node_id)
         self._swarm.heard(node, time.monotonic())
+        note_operator(node, before, self._swarm.get(node_id))
         if served(self._swarm.get(node_id)) != served(before):
             self._on_served()
 

@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 
 from osai.coordinator.roster import Roster
 from osai.coordinator.swarm import Swarm
+from osai.coordinator.told_records import note_operator
 from osai.coordinator.wire import read_node
 from osai.core.directory import Directory
 from osai.core.errors import OsaiError
@@ -57,9 +58,11 @@ class Discovery:
 
     def _found(self, node_id: str, payload: bytes) -> None:
         try:
-            node = read_node(record_pb2.NodeRecord.FromString(payload))
+            node = read_node(record_pb2.NodeRecord.FromString(payload), is_proven=True)  # the DHT's are signed
         except (OsaiError, DecodeError) as e:
             log.warning("dropped the DHT record of %s: %s", node_id, e)
             return
         if node.node_id == node_id:
+            before = self._swarm.get(node_id)
             self._swarm.found(node, time.monotonic())
+            note_operator(node, before, self._swarm.get(node_id))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -30,6 +31,7 @@ from osai.coordinator.waiting_room import WaitingRoom
 from osai.core.errors import InvalidRequestError, NotCoveredError, OsaiError, ResourceExhaustedError
 from osai.core.link_pool import LinkPool
 from osai.core.member_tls import MemberTls
+from osai.core.prefix import secret_salt
 from osai.proto import edge_pb2
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ class SwarmGenerations:
         self._config = config or SupervisionConfig()
         self._standby = standby
         self._started_s = time.monotonic()
+        self._secret = secrets.token_bytes(32)  # for names of KV (osai.core.prefix)
         queue = queue or QueueConfig()
         self._rooms = {model.model_id: WaitingRoom(model.model_id, queue) for model in catalog.models}
         self._running: dict[int, SessionRunner] = {}
@@ -102,7 +105,10 @@ class SwarmGenerations:
         """See osai.coordinator.api.Generations."""
         started_s = time.monotonic()
         model = self._catalog.get(request.model_id)
-        plan = await asyncio.to_thread(lambda: plan_generation(request, model.encode(request.prompt), model.facts))
+        salt = secret_salt(self._secret, request.trusted_operators)
+        plan = await asyncio.to_thread(
+            lambda: plan_generation(request, model.encode(request.prompt), model.facts, salt)
+        )
         generation = Generation(
             model,
             plan,

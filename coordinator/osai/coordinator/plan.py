@@ -25,6 +25,8 @@ class GenerationPlan:
         stop_token_ids: end-of-sequence ids included, unless they are to be ignored.
         block_hashes: of the prompt (osai.core.prefix): stages that have the KV of its beginning need not compute it.
             The context bounds how many there are.
+        operators: public keys of those whose nodes alone may serve it; empty: any may (docs/security.md, O5).
+        prefix_salt: what the hashes begin with, empty for what all may share (O8).
     """
 
     prompt: tuple[int, ...]
@@ -33,15 +35,20 @@ class GenerationPlan:
     stop_token_ids: tuple[int, ...]
     stop: tuple[str, ...]
     block_hashes: tuple[bytes, ...] = ()
+    operators: frozenset[bytes] = frozenset()
+    prefix_salt: bytes = b""
 
 
-def plan_generation(request: GenerationRequest, prompt: tuple[int, ...], facts: ModelFacts) -> GenerationPlan:
+def plan_generation(
+    request: GenerationRequest, prompt: tuple[int, ...], facts: ModelFacts, prefix_salt: bytes = b""
+) -> GenerationPlan:
     """Check a request against its model.
 
     Args:
         request: as it came.
         prompt: its prompt's token ids.
         facts: of the model.
+        prefix_salt: see GenerationPlan.
 
     Raises:
         InvalidRequestError: if it can't be run on any machine.
@@ -75,5 +82,7 @@ def plan_generation(request: GenerationRequest, prompt: tuple[int, ...], facts: 
         sampling=request.sampling,
         stop_token_ids=tuple(dict.fromkeys((*request.stop_token_ids, *eos))),
         stop=request.stop,
-        block_hashes=shareable_hashes(prompt),
+        block_hashes=shareable_hashes(prompt, prefix_salt),
+        operators=request.trusted_operators,
+        prefix_salt=prefix_salt,
     )

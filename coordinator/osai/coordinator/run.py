@@ -23,6 +23,7 @@ from osai.coordinator.gateway.metering import MeteredGenerations
 from osai.coordinator.gateway.metrics import Metrics
 from osai.coordinator.gateway.server import HttpServer
 from osai.coordinator.generations import SwarmGenerations
+from osai.coordinator.keys.store import KeysFile, KeyWatch
 from osai.coordinator.listening import listening
 from osai.coordinator.placing.balancing import Balancer, Outlook
 from osai.coordinator.placing.demand import CountedGenerations, Demand
@@ -68,6 +69,7 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
     Raises:
         OsaiError: why it could not start.
     """
+    config.check()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -113,6 +115,7 @@ class CoordinatorProcess:
     ) -> None:
         self._config = config
         self._place = place
+        self._keys = KeyWatch(KeysFile(config.keys_file)) if config.keys_file else None
         self._identity = identity
         self._catalog = catalog
         self._directory = directory
@@ -140,9 +143,9 @@ class CoordinatorProcess:
         """Serve inside the context."""
         metrics = Metrics(CollectorRegistry())
         counted = CountedGenerations(self._generations, self._demand, time.monotonic)
-        app = create_app(counted, metrics=metrics)
+        app = create_app(counted, metrics=metrics, keyring=self._keys.keyring if self._keys else None)
         host, _, port = self._config.http_listen.rpartition(":")
-        http = HttpServer(app, host=host.strip("[]"), port=int(port))
+        http = HttpServer(app, host=host.strip("[]"), port=int(port), tls=self._config.http_tls)
         control = ControlService(
             self._identity.node_id,
             self._swarm,
@@ -164,7 +167,7 @@ class CoordinatorProcess:
             self._addresses = replace(
                 self._addresses,
                 grpc=self._reachable(self._config.listen, grpc_port),
-                http="http://" + self._reachable(self._config.http_listen, http.address[1]),
+                http=http.url.partition("//")[0] + "//" + self._reachable(self._config.http_listen, http.address[1]),
             )
             await server.start()
             loops = [
@@ -174,6 +177,7 @@ class CoordinatorProcess:
                     self._discovery.looking(),
                     self._balancer.run(control),
                     *([self._place.run(control.tell_revocations)] if self._place else []),
+                    *([self._keys.run()] if self._keys else []),
                 )
             ]
             await health.set_serving(serving=True)
@@ -188,7 +192,8 @@ class CoordinatorProcess:
 
     def _add_services(self, generations: Generations, control: ControlService, server: grpc.aio.Server) -> None:
         control_pb2_grpc.add_ControlServicer_to_server(control, server)
-        client = ClientService(self._identity.node_id, generations, lambda: secrets.randbits(63))
+        keyring = self._keys.keyring if self._keys else None
+        client = ClientService(self._identity.node_id, generations, lambda: secrets.randbits(63), keyring)
         client_pb2_grpc.add_CoordinatorServicer_to_server(client, server)
 
     def _reachable(self, listen: str, port: int) -> str:
@@ -216,4 +221,5 @@ class CoordinatorProcess:
             ),
             nodes=tuple(view_node(node, time.time()) for node in nodes),
             coordinators=self._roster.addresses(self._addresses.grpc),
+            private=self._place is not None,
         )

@@ -41,6 +41,8 @@ class NodeState:
 
     Attributes:
         protocol_version: the newest that it speaks.
+        operator: public key of whoever runs it, as proven (docs/security.md, O4); empty: nobody's.
+        operator_flaw: why the one that it names does not count; empty where it names none, or it counts.
         delays: measured one-way seconds to peers that it may push to, by their ids, the least first.
         least_delay_s, usual_delay_s: of these; the usual one is the median. DEFAULT_DELAY_S where there are none.
     """
@@ -57,6 +59,8 @@ class NodeState:
     num_sessions: int
     started_at_s: float
     protocol_version: int = 1
+    operator: bytes = b""
+    operator_flaw: str = ""
     delays: Mapping[str, float] = field(default_factory=dict)
     least_delay_s: float = field(init=False, repr=False, compare=False)
     usual_delay_s: float = field(init=False, repr=False, compare=False)

@@ -52,4 +52,5 @@ def view_node(node: NodeState, now_s: float) -> NodeView:
         ),
         num_sessions=node.num_sessions,
         uptime_s=max(0.0, now_s - node.started_at_s),
+        operator=node.operator.hex(),
     )

@@ -5,8 +5,9 @@ import math
 from osai.coordinator.api import StageView
 from osai.coordinator.sessions.actions import TokenEvent
 from osai.coordinator.swarm import NodeState, SpanState
-from osai.core.errors import PeerError
+from osai.core.errors import PeerError, TrustError
 from osai.core.layers import LayerRange
+from osai.core.operators import OperatorStatement, check_operator
 from osai.core.sampling import SamplingParams
 from osai.proto import common_pb2, edge_pb2, record_pb2
 
@@ -16,8 +17,12 @@ MAX_DELAY_S = 60.0  # what is longer is no worse: bounds what a record can claim
 _FINISH = {common_pb2.FINISH_REASON_STOP: "stop", common_pb2.FINISH_REASON_LENGTH: "length"}
 
 
-def read_node(record: record_pb2.NodeRecord) -> NodeState:
+def read_node(record: record_pb2.NodeRecord, *, is_proven: bool = False) -> NodeState:
     """Read a node's record.
+
+    Args:
+        record: as it came.
+        is_proven: the node that it is of has signed it, or shown its certificate: its operator may count (O4).
 
     Raises:
         PeerError: if it lacks an id or an address, names two spans of a model, or a time in it is no time.
@@ -32,6 +37,7 @@ def read_node(record: record_pb2.NodeRecord) -> NodeState:
         )
     if not math.isfinite(record.started_at_s):
         raise PeerError(f"node {record.node_id} was started at {record.started_at_s} s", subject=record.node_id)
+    operator, operator_flaw = _read_operator(record, is_proven=is_proven)
     return NodeState(
         node_id=record.node_id,
         address=record.edge_address,
@@ -45,8 +51,24 @@ def read_node(record: record_pb2.NodeRecord) -> NodeState:
         num_sessions=record.num_sessions,
         started_at_s=record.started_at_s,
         protocol_version=max(record.protocol_version, 1),
+        operator=operator,
+        operator_flaw=operator_flaw,
         delays=_read_delays(record),
     )
+
+
+def _read_operator(record: record_pb2.NodeRecord, *, is_proven: bool) -> tuple[bytes, str]:
+    """The operator that counts, and why the one that is named does not (O4)."""
+    if not record.operator:
+        return b"", ""
+    if not is_proven:
+        return b"", f"node {record.node_id} names an operator, and has not signed its record"
+    statement = OperatorStatement(public_key=record.operator, signature=record.operator_signature)
+    try:
+        check_operator(statement, record.node_id)
+    except TrustError as e:
+        return b"", e.message
+    return record.operator, ""
 
 
 def _read_delays(record: record_pb2.NodeRecord) -> dict[str, float]:

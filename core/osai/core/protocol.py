@@ -5,7 +5,9 @@ from importlib.metadata import PackageNotFoundError, version
 from osai.core.errors import ProtocolMismatchError
 from osai.proto import common_pb2
 
-PROTOCOL_VERSION = 2  # 2: sessions go on in later epochs (ResumeSession), standbys, probes
+# 2: sessions go on in later epochs (ResumeSession), standbys, probes
+# 3: generations by nodes of named operators alone (GenerateRequest.trusted_operators)
+PROTOCOL_VERSION = 3
 OLDEST_PROTOCOL_VERSION = 1  # the oldest that this release still speaks
 
 

@@ -176,6 +176,7 @@ class GenerateRequest(_message.Message):
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    TRUSTED_OPERATORS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """may be empty where the swarm serves exactly one model"""
     prompt: _builtins.str
@@ -198,6 +199,12 @@ class GenerateRequest(_message.Message):
     def resume(self) -> Global___Resume:
         """go on with a session that another coordinator, or this one before a restart, ran"""
 
+    @_builtins.property
+    def trusted_operators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Ed25519 public keys: nodes of these operators alone may serve it; none: any may. Coordinators before protocol 3 do not
+        know of it, so a client must not send it to them.
+        """
+
     def __init__(
         self,
         *,
@@ -212,10 +219,11 @@ class GenerateRequest(_message.Message):
         ignore_eos: _builtins.bool = ...,
         resume: Global___Resume | None = ...,
         protocol_version: _builtins.int = ...,
+        trusted_operators: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "prompt", b"prompt", "resume", b"resume", "sampling", b"sampling", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "chat", b"chat", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "model_id", b"model_id", "prompt", b"prompt", "protocol_version", b"protocol_version", "resume", b"resume", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "chat", b"chat", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "model_id", b"model_id", "prompt", b"prompt", "protocol_version", b"protocol_version", "resume", b"resume", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "token_ids", b"token_ids", "trusted_operators", b"trusted_operators"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
@@ -619,6 +627,7 @@ class NodeStatus(_message.Message):
     SPANS_FIELD_NUMBER: _builtins.int
     NUM_SESSIONS_FIELD_NUMBER: _builtins.int
     UPTIME_S_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     name: _builtins.str
     software: _builtins.str
@@ -628,6 +637,8 @@ class NodeStatus(_message.Message):
     """joining, ready, draining"""
     num_sessions: _builtins.int
     uptime_s: _builtins.float
+    operator: _builtins.bytes
+    """public key of whoever runs it, as proven; empty: nobody's"""
     @_builtins.property
     def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeSpan]: ...
     def __init__(
@@ -642,10 +653,11 @@ class NodeStatus(_message.Message):
         spans: _abc.Iterable[Global___NodeSpan] | None = ...,
         num_sessions: _builtins.int = ...,
         uptime_s: _builtins.float = ...,
+        operator: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "memory_bytes", b"memory_bytes", "name", b"name", "node_id", b"node_id", "num_sessions", b"num_sessions", "software", b"software", "spans", b"spans", "state", b"state", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "memory_bytes", b"memory_bytes", "name", b"name", "node_id", b"node_id", "num_sessions", b"num_sessions", "operator", b"operator", "software", b"software", "spans", b"spans", "state", b"state", "uptime_s", b"uptime_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,6 +71,10 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """missing, corrupt or refused checkpoint data"""
     ERROR_CODE_ASSIGNMENT: _ErrorCode.ValueType  # 15
     """a span that the node can't take"""
+    ERROR_CODE_UNAUTHENTICATED: _ErrorCode.ValueType  # 16
+    """no API key, or one that is not valid here"""
+    ERROR_CODE_FORBIDDEN: _ErrorCode.ValueType  # 17
+    """the API key does not allow this"""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper): ...
 
@@ -97,6 +101,10 @@ ERROR_CODE_WEIGHTS: ErrorCode.ValueType  # 14
 """missing, corrupt or refused checkpoint data"""
 ERROR_CODE_ASSIGNMENT: ErrorCode.ValueType  # 15
 """a span that the node can't take"""
+ERROR_CODE_UNAUTHENTICATED: ErrorCode.ValueType  # 16
+"""no API key, or one that is not valid here"""
+ERROR_CODE_FORBIDDEN: ErrorCode.ValueType  # 17
+"""the API key does not allow this"""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 class _FinishReason:
@@ -187,21 +195,25 @@ class Error(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     code: Global___ErrorCode.ValueType
     message: _builtins.str
     """says what happened and what to do"""
     subject: _builtins.str
     """whom it is about: a node id, a tensor name; may be empty"""
+    retry_after_s: _builtins.float
+    """of RESOURCE_EXHAUSTED: when there is room again; 0: not known"""
     def __init__(
         self,
         *,
         code: Global___ErrorCode.ValueType = ...,
         message: _builtins.str = ...,
         subject: _builtins.str = ...,
+        retry_after_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "retry_after_s", b"retry_after_s", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from osai.proto import common_pb2 as osai_dot_proto_dot_common__pb2
 from osai.proto import record_pb2 as osai_dot_proto_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18osai/proto/control.proto\x12\x07osai.v1\x1a\x17osai/proto/common.proto\x1a\x17osai/proto/record.proto\"\x9f\x01\n\x0bNodeMessage\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.osai.v1.HelloH\x00\x12\x1d\n\x04join\x18\x02 \x01(\x0b\x32\r.osai.v1.JoinH\x00\x12\'\n\theartbeat\x18\x03 \x01(\x0b\x32\x12.osai.v1.HeartbeatH\x00\x12\x1f\n\x05leave\x18\x04 \x01(\x0b\x32\x0e.osai.v1.LeaveH\x00\x42\x06\n\x04kind\"\xe6\x01\n\x12\x43oordinatorMessage\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.osai.v1.HelloH\x00\x12#\n\x07welcome\x18\x02 \x01(\x0b\x32\x10.osai.v1.WelcomeH\x00\x12)\n\nassignment\x18\x03 \x01(\x0b\x32\x13.osai.v1.AssignmentH\x00\x12\x1f\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x0e.osai.v1.DrainH\x00\x12\x1f\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x0e.osai.v1.ErrorH\x00\x12\x15\n\x0brevocations\x18\x06 \x01(\x0cH\x00\x42\x06\n\x04kind\";\n\x04Wish\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12!\n\x04span\x18\x02 \x01(\x0b\x32\x13.osai.v1.LayerRange\"o\n\x04Join\x12#\n\x06record\x18\x01 \x01(\x0b\x32\x13.osai.v1.NodeRecord\x12\x1d\n\x06wishes\x18\x02 \x03(\x0b\x32\r.osai.v1.Wish\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\"0\n\tHeartbeat\x12#\n\x06record\x18\x01 \x01(\x0b\x32\x13.osai.v1.NodeRecord\"\x17\n\x05Leave\x12\x0e\n\x06reason\x18\x01 \x01(\t\"N\n\x07Welcome\x12\x15\n\rdht_addresses\x18\x01 \x03(\t\x12\x1c\n\x14heartbeat_interval_s\x18\x02 \x01(\x01\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\"\x9b\x01\n\nAssignment\x12\x15\n\rassignment_id\x18\x01 \x01(\x04\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12!\n\x04span\x18\x03 \x01(\x0b\x32\x13.osai.v1.LayerRange\x12\x10\n\x08manifest\x18\x04 \x01(\x0c\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0f\n\x07replace\x18\x06 \x01(\x08\x12\x0e\n\x06urgent\x18\x07 \x01(\x08\"\x17\n\x05\x44rain\x12\x0e\n\x06reason\x18\x01 \x01(\t2N\n\x07\x43ontrol\x12\x43\n\nMembership\x12\x14.osai.v1.NodeMessage\x1a\x1b.osai.v1.CoordinatorMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18osai/proto/control.proto\x12\x07osai.v1\x1a\x17osai/proto/common.proto\x1a\x17osai/proto/record.proto\"\x9f\x01\n\x0bNodeMessage\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.osai.v1.HelloH\x00\x12\x1d\n\x04join\x18\x02 \x01(\x0b\x32\r.osai.v1.JoinH\x00\x12\'\n\theartbeat\x18\x03 \x01(\x0b\x32\x12.osai.v1.HeartbeatH\x00\x12\x1f\n\x05leave\x18\x04 \x01(\x0b\x32\x0e.osai.v1.LeaveH\x00\x42\x06\n\x04kind\"\xe6\x01\n\x12\x43oordinatorMessage\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.osai.v1.HelloH\x00\x12#\n\x07welcome\x18\x02 \x01(\x0b\x32\x10.osai.v1.WelcomeH\x00\x12)\n\nassignment\x18\x03 \x01(\x0b\x32\x13.osai.v1.AssignmentH\x00\x12\x1f\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x0e.osai.v1.DrainH\x00\x12\x1f\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x0e.osai.v1.ErrorH\x00\x12\x15\n\x0brevocations\x18\x06 \x01(\x0cH\x00\x42\x06\n\x04kind\";\n\x04Wish\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12!\n\x04span\x18\x02 \x01(\x0b\x32\x13.osai.v1.LayerRange\"\x7f\n\x04Join\x12#\n\x06record\x18\x01 \x01(\x0b\x32\x13.osai.v1.NodeRecord\x12\x1d\n\x06wishes\x18\x02 \x03(\x0b\x32\r.osai.v1.Wish\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06sealed\x18\x05 \x01(\x0c\"@\n\tHeartbeat\x12#\n\x06record\x18\x01 \x01(\x0b\x32\x13.osai.v1.NodeRecord\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\"\x17\n\x05Leave\x12\x0e\n\x06reason\x18\x01 \x01(\t\"N\n\x07Welcome\x12\x15\n\rdht_addresses\x18\x01 \x03(\t\x12\x1c\n\x14heartbeat_interval_s\x18\x02 \x01(\x01\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\"\x9b\x01\n\nAssignment\x12\x15\n\rassignment_id\x18\x01 \x01(\x04\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12!\n\x04span\x18\x03 \x01(\x0b\x32\x13.osai.v1.LayerRange\x12\x10\n\x08manifest\x18\x04 \x01(\x0c\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0f\n\x07replace\x18\x06 \x01(\x08\x12\x0e\n\x06urgent\x18\x07 \x01(\x08\"\x17\n\x05\x44rain\x12\x0e\n\x06reason\x18\x01 \x01(\t2N\n\x07\x43ontrol\x12\x43\n\nMembership\x12\x14.osai.v1.NodeMessage\x1a\x1b.osai.v1.CoordinatorMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,17 +40,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WISH']._serialized_start=482
   _globals['_WISH']._serialized_end=541
   _globals['_JOIN']._serialized_start=543
-  _globals['_JOIN']._serialized_end=654
-  _globals['_HEARTBEAT']._serialized_start=656
-  _globals['_HEARTBEAT']._serialized_end=704
-  _globals['_LEAVE']._serialized_start=706
-  _globals['_LEAVE']._serialized_end=729
-  _globals['_WELCOME']._serialized_start=731
-  _globals['_WELCOME']._serialized_end=809
-  _globals['_ASSIGNMENT']._serialized_start=812
-  _globals['_ASSIGNMENT']._serialized_end=967
-  _globals['_DRAIN']._serialized_start=969
-  _globals['_DRAIN']._serialized_end=992
-  _globals['_CONTROL']._serialized_start=994
-  _globals['_CONTROL']._serialized_end=1072
+  _globals['_JOIN']._serialized_end=670
+  _globals['_HEARTBEAT']._serialized_start=672
+  _globals['_HEARTBEAT']._serialized_end=736
+  _globals['_LEAVE']._serialized_start=738
+  _globals['_LEAVE']._serialized_end=761
+  _globals['_WELCOME']._serialized_start=763
+  _globals['_WELCOME']._serialized_end=841
+  _globals['_ASSIGNMENT']._serialized_start=844
+  _globals['_ASSIGNMENT']._serialized_end=999
+  _globals['_DRAIN']._serialized_start=1001
+  _globals['_DRAIN']._serialized_end=1024
+  _globals['_CONTROL']._serialized_start=1026
+  _globals['_CONTROL']._serialized_end=1104
 # @@protoc_insertion_point(module_scope)

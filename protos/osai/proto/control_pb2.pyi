@@ -132,10 +132,13 @@ class Join(_message.Message):
     WISHES_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     dtype: _builtins.str
     """as osai.core.precision names it: bfloat16, auto+int8"""
     memory_bytes: _builtins.int
     """for weights and KV together"""
+    sealed: _builtins.bytes
+    """see Heartbeat"""
     @_builtins.property
     def record(self) -> _record_pb2.NodeRecord: ...
     @_builtins.property
@@ -147,10 +150,11 @@ class Join(_message.Message):
         wishes: _abc.Iterable[Global___Wish] | None = ...,
         dtype: _builtins.str = ...,
         memory_bytes: _builtins.int = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "memory_bytes", b"memory_bytes", "record", b"record", "wishes", b"wishes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "memory_bytes", b"memory_bytes", "record", b"record", "sealed", b"sealed", "wishes", b"wishes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,16 +165,22 @@ class Heartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORD_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    sealed: _builtins.bytes
+    """The record as the node has signed it for the DHT (SignedRecord), where it names an operator. In a public swarm nothing
+    else proves whose stream this is.
+    """
     @_builtins.property
     def record(self) -> _record_pb2.NodeRecord: ...
     def __init__(
         self,
         *,
         record: _record_pb2.NodeRecord | None = ...,
+        sealed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,11 +10,13 @@ from osai.client.blocking import Client
 from osai.client.commands.notices import show_notice
 from osai.client.commands.options import (
     SamplingArguments,
+    api_key_option,
     coordinator_option,
     generation_options,
     sampling_options,
     timeout_option,
     timeouts_of,
+    trusted_only_option,
 )
 from osai.client.events import ChatMessage, Chunk
 from osai.client.request import GenerationOptions
@@ -61,11 +63,19 @@ class Conversation:
 
 @click.command("chat")
 @coordinator_option
+@api_key_option
 @click.option("--system", metavar="TEXT", help="What the model is told before the first question.")
+@trusted_only_option
 @sampling_options
 @timeout_option
 def chat(
-    *, coordinator: tuple[str, ...], system: str | None, timeout_s: float | None, **sampling: Unpack[SamplingArguments]
+    *,
+    coordinator: tuple[str, ...],
+    api_key: str | None,
+    trusted_only: tuple[bytes, ...] | None,
+    system: str | None,
+    timeout_s: float | None,
+    **sampling: Unpack[SamplingArguments],
 ) -> None:
     """Talk with a model.
 
@@ -80,9 +90,11 @@ def chat(
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401, PLC0415 - gives input() its history and editing
         click.echo(HINT, err=True)
-    with Client(coordinator, timeouts=timeouts_of(timeout_s)) as client:
+    with Client(coordinator, timeouts=timeouts_of(timeout_s), api_key=api_key) as client:
         client.models()  # nobody should type a question before hearing that nobody is there
-        _converse(Conversation(client, generation_options(sampling), system))
+        options = generation_options(sampling)
+        options["trusted_only"] = trusted_only
+        _converse(Conversation(client, options, system))
 
 
 def _converse(conversation: Conversation) -> None:

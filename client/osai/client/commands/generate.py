@@ -12,17 +12,18 @@ from osai.client.aio import AsyncClient
 from osai.client.commands.notices import show_notice
 from osai.client.commands.options import (
     SamplingArguments,
+    api_key_option,
     coordinator_option,
     generation_options,
     sampling_options,
     timeout_option,
     timeouts_of,
+    trusted_only_option,
 )
 from osai.client.completion import CompletionBuilder, partial_of
 from osai.client.events import Chunk, Completion, Token
 from osai.client.request import GenerationOptions, Prompt
 from osai.client.terminal import for_stdout, harmless
-from osai.client.timeouts import Timeouts
 from osai.core.errors import OsaiError
 
 
@@ -39,6 +40,8 @@ def _token_ids(context: click.Context, parameter: click.Parameter, value: str | 
 @click.argument("prompt", required=False)
 @click.option("--token-ids", metavar="1,2,3", callback=_token_ids, help="Token ids in place of PROMPT.")
 @coordinator_option
+@api_key_option
+@trusted_only_option
 @sampling_options
 @click.option("--ignore-eos", is_flag=True, help="Generate on past the model's end-of-sequence.")
 @click.option("--logprobs", metavar="N", type=int, help="With --json: logprobs of each token and the N likeliest.")
@@ -49,6 +52,8 @@ def generate(
     prompt: str | None,
     token_ids: tuple[int, ...] | None,
     coordinator: tuple[str, ...],
+    api_key: str | None,
+    trusted_only: tuple[bytes, ...] | None,
     ignore_eos: bool,
     logprobs: int | None,
     timeout_s: float | None,
@@ -76,8 +81,10 @@ def generate(
     options = generation_options(sampling)
     options["ignore_eos"] = ignore_eos
     options["num_logprobs"] = logprobs
+    options["trusted_only"] = trusted_only
+    client = AsyncClient(coordinator, timeouts=timeouts_of(timeout_s), api_key=api_key)
     try:
-        completion = asyncio.run(_run(coordinator, asked, options, timeouts_of(timeout_s), stream=not as_json))
+        completion = asyncio.run(_run(client, asked, options, stream=not as_json))
     except OsaiError as e:
         if (partial := partial_of(e)) is not None:
             _print_end(partial, as_json=as_json, error=e)
@@ -98,14 +105,9 @@ def _text(prompt: str | None) -> str:
     return sys.stdin.read() if prompt == "-" else prompt or ""
 
 
-async def _run(
-    coordinator: tuple[str, ...], prompt: Prompt, options: GenerationOptions, timeouts: Timeouts, *, stream: bool
-) -> Completion:
+async def _run(client: AsyncClient, prompt: Prompt, options: GenerationOptions, *, stream: bool) -> Completion:
     builder = CompletionBuilder(with_logprobs=options.get("num_logprobs") is not None)
-    async with (
-        AsyncClient(coordinator, timeouts=timeouts) as client,
-        aclosing(client.generate(prompt, **options)) as events,
-    ):
+    async with client, aclosing(client.generate(prompt, **options)) as events:
         async for event in events:
             builder.add(event)
             show_notice(event)

@@ -1,12 +1,15 @@
 """Options that several commands share, and what they mean to the client."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 import click
 
+from osai.client.api_key import ENVIRONMENT, read_api_key
 from osai.client.request import GenerationOptions
 from osai.client.timeouts import Timeouts
+from osai.core.errors import TrustError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,6 +51,53 @@ def coordinator_option(function: F) -> F:
         show_envvar=True,
         callback=_addresses,
         help="The coordinator to speak to, and others that may take its place.",
+    )(function)
+
+
+def _api_key(context: click.Context, parameter: click.Parameter, value: Path | None) -> str | None:  # noqa: ARG001
+    return None if value is None else read_api_key(value)
+
+
+def api_key_option(function: F) -> F:
+    """`--api-key-file FILE`; the command gets the key as `api_key`, None where it is to come from the environment.
+
+    There is no option for the key itself: every user of the machine could read it in `ps`.
+    """
+    return click.option(
+        "--api-key-file",
+        "api_key",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="OSAI_API_KEY_FILE",
+        callback=_api_key,
+        help=f"File with the API key, where the coordinator asks for one; default: what {ENVIRONMENT} holds.",
+    )(function)
+
+
+def _trusted_only(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[bytes, ...] | None:
+    if value is None:
+        return None
+    from osai.core.manifest.public_keys import MAX_KEY_FILE_BYTES, parse_public_key  # noqa: PLC0415 - it takes a while
+
+    keys = []
+    for name in value.split(","):
+        try:
+            with Path(name.strip()).open("rb") as file:
+                keys.append(parse_public_key(file.read(MAX_KEY_FILE_BYTES + 1)))
+        except OSError as e:
+            raise click.BadParameter(f"{name!r} can't be read: {e.strerror}", context, parameter) from e
+        except TrustError as e:
+            raise click.BadParameter(f"{name}: {e.message}", context, parameter) from e
+    return tuple(keys)
+
+
+def trusted_only_option(function: F) -> F:
+    """`--trusted-only KEY.pub[,KEY.pub...]`; the command gets the keys, None where any node will do."""
+    return click.option(
+        "--trusted-only",
+        metavar="KEY.pub[,...]",
+        callback=_trusted_only,
+        help="Use the nodes of these operators alone (`osai-node join --operator`), or fail; see docs/privacy.md.",
     )(function)
 
 

@@ -7,24 +7,28 @@ from dataclasses import asdict
 import click
 
 from osai.client.aio import AsyncClient
-from osai.client.commands.options import coordinator_option
+from osai.client.commands.options import api_key_option, coordinator_option
 from osai.client.swarm import HostedSpan, Model, Node, Swarm
 from osai.client.terminal import harmless, print_table
+
+OPERATOR_DIGITS = 16  # of an operator's key that are shown: to tell operators apart, not to decide on trust
+NODE_COLUMNS = ("node", "name", "operator", "state", "device", "memory", "spans", "sessions", "up", "software")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON line in place of tables.")
 
 
 @click.command("models")
 @coordinator_option
+@api_key_option
 @json_option
-def models(*, coordinator: tuple[str, ...], as_json: bool) -> None:
+def models(*, coordinator: tuple[str, ...], api_key: str | None, as_json: bool) -> None:
     """List the models that the swarm serves.
 
     \b
     Example:
       osai models --coordinator swarm.example.org:7070
     """  # noqa: D301 (click reads the escape)
-    found = asyncio.run(_models(coordinator))
+    found = asyncio.run(_models(AsyncClient(coordinator, api_key=api_key)))
     if as_json:
         click.echo(json.dumps({"models": [asdict(model) for model in found]}))
         return
@@ -33,15 +37,16 @@ def models(*, coordinator: tuple[str, ...], as_json: bool) -> None:
 
 @click.command("status")
 @coordinator_option
+@api_key_option
 @json_option
-def status(*, coordinator: tuple[str, ...], as_json: bool) -> None:
+def status(*, coordinator: tuple[str, ...], api_key: str | None, as_json: bool) -> None:
     """Show the swarm, who serves which layers.
 
     \b
     Example:
       osai status --coordinator swarm.example.org:7070
     """  # noqa: D301 (click reads the escape)
-    swarm = asyncio.run(_swarm(coordinator))
+    swarm = asyncio.run(_swarm(AsyncClient(coordinator, api_key=api_key)))
     if as_json:
         click.echo(json.dumps(asdict(swarm)))
         return
@@ -50,18 +55,16 @@ def status(*, coordinator: tuple[str, ...], as_json: bool) -> None:
         click.echo(harmless(f"coordinators {', '.join(swarm.coordinators)}"))
     _print_models(swarm.models)
     rows = [_node_row(node) for node in swarm.nodes]
-    print_table(
-        f"{len(rows)} nodes", ("node", "name", "state", "device", "memory", "spans", "sessions", "up", "software"), rows
-    )
+    print_table(f"{len(rows)} nodes", NODE_COLUMNS, rows)
 
 
-async def _models(coordinator: tuple[str, ...]) -> tuple[Model, ...]:
-    async with AsyncClient(coordinator) as client:
+async def _models(client: AsyncClient) -> tuple[Model, ...]:
+    async with client:
         return await client.models()
 
 
-async def _swarm(coordinator: tuple[str, ...]) -> Swarm:
-    async with AsyncClient(coordinator) as client:
+async def _swarm(client: AsyncClient) -> Swarm:
+    async with client:
         return await client.swarm()
 
 
@@ -95,6 +98,7 @@ def _node_row(node: Node) -> tuple[str, ...]:
     return (
         node.node_id,
         node.name,
+        node.operator[:OPERATOR_DIGITS],
         node.state,
         node.device,
         f"{node.memory_bytes / 2**30:.1f} GiB",

@@ -15,12 +15,14 @@ from osai.coordinator.gateway.body_limit import BodyLimit
 from osai.coordinator.gateway.delivery import error_response
 from osai.coordinator.gateway.edge import Edge
 from osai.coordinator.gateway.errors import error_body
+from osai.coordinator.gateway.key_check import KeyCheck
 from osai.coordinator.gateway.limits import GatewayLimits
 from osai.coordinator.gateway.metering import MeteredGenerations
 from osai.coordinator.gateway.metrics import Metrics, SwarmCollector
 from osai.coordinator.gateway.routes import Endpoint, openai_routes, swarm_routes
 from osai.coordinator.gateway.validation import parameter_error
 from osai.coordinator.health.page import health_routes
+from osai.coordinator.keys.keyring import Keyring
 from osai.core.errors import OsaiError
 from osai.core.protocol import software
 
@@ -33,6 +35,7 @@ def create_app(
     wall_clock: Callable[[], float] = time.time,
     random_bits: Callable[[int], int] = secrets.randbits,
     limits: GatewayLimits | None = None,
+    keyring: Keyring | None = None,
 ) -> FastAPI:
     """The HTTP front door: OpenAI's API under `/v1`, `/healthz`, `/metrics`, `/api/v1/swarm` and the page at `/`.
 
@@ -43,22 +46,27 @@ def create_app(
         wall_clock: seconds since 1970, for OpenAI's `created`.
         random_bits: a random integer of that many bits, for seeds that the client left out and for ids.
         limits: bounds of a request.
+        keyring: the API keys that `/v1` and `/api/v1/swarm` ask for; None: they ask for none.
     """
     limits = limits or GatewayLimits()
     metrics.registry.register(SwarmCollector(generations.swarm))
     metered = MeteredGenerations(generations, metrics=metrics, api="http", clock=clock)
-    endpoint = Endpoint(generations=metered, random_bits=random_bits, wall_clock=wall_clock, limits=limits)
+    endpoint = Endpoint(
+        generations=metered, random_bits=random_bits, wall_clock=wall_clock, limits=limits, keyring=keyring
+    )
     app = FastAPI(
         title="osai", version=software().removeprefix("osai/"), docs_url=None, redoc_url=None,
         redirect_slashes=False,
     )  # fmt: skip
     app.include_router(openai_routes(endpoint))
-    app.include_router(swarm_routes(metered, metrics))
+    app.include_router(swarm_routes(endpoint, metrics))
     app.include_router(health_routes(metered.swarm, wall_clock, metrics.num_recoveries))
     app.add_exception_handler(OsaiError, _on_typed)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_middleware(BodyLimit, limits=limits)
+    if keyring is not None:
+        app.add_middleware(KeyCheck, keyring=keyring)
     app.add_middleware(Edge, metrics=metrics, random_bits=random_bits)  # added last, so outermost
     return app
 

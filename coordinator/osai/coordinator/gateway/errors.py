@@ -1,8 +1,10 @@
 """The tree of typed errors as HTTP statuses and OpenAI's error object. Pure."""
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
+from osai.coordinator.keys.meter import QuotaExceededError
 from osai.core import errors
 from osai.proto import common_pb2
 
@@ -48,13 +50,17 @@ class _Rule:
     status: int
     kind: str
     retry_after_s: int | None = None
+    challenge: str | None = None  # WWW-Authenticate
 
 
 # The first class that fits decides, so subclasses come before their parents.
 _RULES: tuple[tuple[type[errors.OsaiError], _Rule], ...] = (
     (errors.UnknownModelError, _Rule(404, "invalid_request_error")),
     (errors.InvalidRequestError, _Rule(400, "invalid_request_error")),
+    (QuotaExceededError, _Rule(429, "rate_limit_exceeded", RETRY_BUSY_S)),
     (errors.ResourceExhaustedError, _Rule(429, "rate_limit_error", RETRY_BUSY_S)),
+    (errors.UnauthenticatedError, _Rule(401, "invalid_request_error", challenge='Bearer realm="osai"')),
+    (errors.ForbiddenError, _Rule(403, "permission_error")),
     (errors.NotCoveredError, _Rule(503, "server_error", RETRY_UNAVAILABLE_S)),
     (errors.UnavailableError, _Rule(503, "server_error", RETRY_UNAVAILABLE_S)),
     (errors.DeadlineExceededError, _Rule(504, "server_error")),
@@ -64,6 +70,9 @@ _RULES: tuple[tuple[type[errors.OsaiError], _Rule], ...] = (
 _OPENAI_CODES: dict[type[errors.OsaiError], str] = {
     errors.UnknownModelError: "model_not_found",
     errors.ContextExceededError: "context_length_exceeded",
+    errors.UnauthenticatedError: "invalid_api_key",
+    errors.ForbiddenError: "insufficient_permissions",
+    QuotaExceededError: "rate_limit_exceeded",
 }
 
 
@@ -80,10 +89,19 @@ def http_error(error: errors.OsaiError) -> HttpError:
     rule = next(rule for kind, rule in _RULES if isinstance(error, kind))
     code = _OPENAI_CODES.get(type(error), error_code(error))
     param = "model" if isinstance(error, errors.UnknownModelError) else None
-    headers = {} if rule.retry_after_s is None else {"Retry-After": str(rule.retry_after_s)}
     return HttpError(
-        status=rule.status, body=error_body(error.message, kind=rule.kind, param=param, code=code), headers=headers
+        status=rule.status,
+        body=error_body(error.message, kind=rule.kind, param=param, code=code),
+        headers=_headers(error, rule),
     )
+
+
+def _headers(error: errors.OsaiError, rule: _Rule) -> dict[str, str]:
+    headers = {} if rule.challenge is None else {"WWW-Authenticate": rule.challenge}
+    if rule.retry_after_s is not None:
+        known_s = error.retry_after_s if isinstance(error, errors.ResourceExhaustedError) else 0.0
+        headers["Retry-After"] = str(ceil(known_s) or rule.retry_after_s)
+    return headers
 
 
 def error_body(message: str, *, kind: str, param: str | None, code: str | None) -> Json:

@@ -1,13 +1,13 @@
 """The routes of OpenAI's API and the swarm's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
-from osai.coordinator.api import Generations, Started
+from osai.coordinator.api import Generations, ModelView, Started
 from osai.coordinator.gateway.answers import Answer, AnswerHeader, ChatAnswer, CompletionAnswer
 from osai.coordinator.gateway.bodies import ChatBody, CompletionBody
 from osai.coordinator.gateway.delivery import GenerationResponse
@@ -16,6 +16,9 @@ from osai.coordinator.gateway.limits import GatewayLimits
 from osai.coordinator.gateway.metrics import Metrics
 from osai.coordinator.gateway.schema import GenerationBody
 from osai.coordinator.gateway.swarm_json import model_json, swarm_json
+from osai.coordinator.keys.api_key import Scope
+from osai.coordinator.keys.caller import Caller, caller_of
+from osai.coordinator.keys.keyring import Keyring
 from osai.core.errors import UnknownModelError
 from osai.core.protocol import software
 
@@ -30,9 +33,11 @@ class Endpoint:
     random_bits: Callable[[int], int]
     wall_clock: Callable[[], float]
     limits: GatewayLimits
+    keyring: Keyring | None = None
 
-    def respond(self, body: GenerationBody, shape: type[Answer]) -> Response:
+    def respond(self, http: Request, body: GenerationBody, shape: type[Answer]) -> Response:
         """The response that will run the generation."""
+        generations = self.caller(http).generations(self.generations)
         request = body.generation(drawn_seed=self.random_bits(_SEED_BITS))
         header = AnswerHeader(
             answer_id=f"{self.random_bits(128):032x}",
@@ -46,11 +51,21 @@ class Endpoint:
             return shape(header, started)
 
         return GenerationResponse(
-            self.generations.generate(request),
+            generations.generate(request),
             answer_to=answer_to,
             stream=body.stream,
             send_deadline_s=self.limits.send_deadline_s,
         )
+
+    def caller(self, http: Request) -> Caller:
+        """Who sends the request; raises UnauthenticatedError if it needs a key and has none."""
+        return caller_of(self.keyring, http.headers.get("authorization"))
+
+    def models(self, http: Request) -> Sequence[ModelView]:
+        """The models that the sender may see."""
+        caller = self.caller(http)
+        caller.check(Scope.MODELS)
+        return caller.generations(self.generations).swarm().models
 
 
 def openai_routes(endpoint: Endpoint) -> APIRouter:
@@ -58,20 +73,20 @@ def openai_routes(endpoint: Endpoint) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
     @router.post("/chat/completions")
-    async def chat(body: ChatBody) -> Response:
-        return endpoint.respond(body, ChatAnswer)
+    async def chat(http: Request, body: ChatBody) -> Response:
+        return endpoint.respond(http, body, ChatAnswer)
 
     @router.post("/completions")
-    async def complete(body: CompletionBody) -> Response:
-        return endpoint.respond(body, CompletionAnswer)
+    async def complete(http: Request, body: CompletionBody) -> Response:
+        return endpoint.respond(http, body, CompletionAnswer)
 
     @router.get("/models")
-    async def models() -> Json:
-        return {"object": "list", "data": [model_json(model) for model in endpoint.generations.swarm().models]}
+    async def models(http: Request) -> Json:
+        return {"object": "list", "data": [model_json(model) for model in endpoint.models(http)]}
 
     @router.get("/models/{model_id:path}")
-    async def model(model_id: str) -> Json:
-        for served in endpoint.generations.swarm().models:
+    async def model(http: Request, model_id: str) -> Json:
+        for served in endpoint.models(http):
             if served.model_id == model_id:
                 return model_json(served)
         raise UnknownModelError(f"no model {model_id!r} is served here; GET /v1/models lists those that are")
@@ -79,7 +94,7 @@ def openai_routes(endpoint: Endpoint) -> APIRouter:
     return router
 
 
-def swarm_routes(generations: Generations, metrics: Metrics) -> APIRouter:
+def swarm_routes(endpoint: Endpoint, metrics: Metrics) -> APIRouter:
     """What operators and monitors ask."""
     router = APIRouter()
 
@@ -89,8 +104,10 @@ def swarm_routes(generations: Generations, metrics: Metrics) -> APIRouter:
         return {"status": "ok"}
 
     @router.get("/api/v1/swarm")
-    async def swarm() -> Json:
-        return swarm_json(generations.swarm())
+    async def swarm(http: Request) -> Json:
+        caller = endpoint.caller(http)
+        caller.check(Scope.SWARM)
+        return swarm_json(caller.generations(endpoint.generations).swarm())
 
     @router.get("/metrics")
     async def scrape(request: Request) -> Response:

@@ -3,7 +3,16 @@
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
 from osai.coordinator.api import ChatMessage, GenerationRequest
 from osai.coordinator.gateway.errors import ParameterError
@@ -12,12 +21,14 @@ from osai.coordinator.gateway.validation import (
     MAX_TOKEN_IDS,
     Neutral,
     drop_neutral,
+    operator_keys,
     refused,
     stop_strings,
     token_ids,
     well_formed,
 )
 from osai.core.errors import InvalidRequestError
+from osai.core.operators import MAX_TRUSTED
 from osai.core.sampling import SamplingParams
 
 IDS_SCHEMA: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
@@ -29,6 +40,11 @@ Stops = Annotated[
     tuple[str, ...],
     BeforeValidator(stop_strings),
     WithJsonSchema({"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "maxItems": MAX_STOP_STRINGS}]}),
+]
+Operators = Annotated[
+    frozenset[bytes],
+    PlainValidator(operator_keys),
+    WithJsonSchema({"type": "array", "items": TEXT_SCHEMA, "minItems": 1, "maxItems": MAX_TRUSTED}),
 ]
 
 
@@ -81,6 +97,7 @@ class GenerationBody(Body, ABC):
     repetition_penalty: float = 1.0
     ignore_eos: bool = False
     stop_token_ids: TokenIds = ()
+    trusted_operators: Operators = frozenset()  # osai's own: public keys in hex, of whose nodes alone may serve it
 
     @model_validator(mode="after")
     def _check_stream_options(self) -> Self:
@@ -119,6 +136,7 @@ class GenerationBody(Body, ABC):
             stop=self.stop,
             stop_token_ids=self.stop_token_ids,
             ignore_eos=self.ignore_eos,
+            trusted_operators=self.trusted_operators,
         )
 
     def _sampling(self, seed: int) -> SamplingParams:

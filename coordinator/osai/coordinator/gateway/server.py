@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -42,7 +43,14 @@ class HttpServer:
     """An HTTP server on one address: an async context manager, or `start` and `stop`."""
 
     def __init__(
-        self, app: ASGIApp, *, host: str, port: int, flag: str = "--http", stop_deadline_s: float = 5.0
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        tls: tuple[Path, Path] | None = None,
+        flag: str = "--http",
+        stop_deadline_s: float = 5.0,
     ) -> None:
         """Keep what `start` needs.
 
@@ -50,12 +58,14 @@ class HttpServer:
             app: what it serves.
             host: a name or an address.
             port: 0 for a free one.
+            tls: files of its certificate chain and key, PEM; None for plain HTTP.
             flag: the command-line flag that sets the address, for error messages.
             stop_deadline_s: how long `stop` waits for running requests before it cancels them.
         """
         self._app = app
         self._host = host
         self._port = port
+        self._tls = tls
         self._flag = flag
         self._stop_deadline_s = stop_deadline_s
         self._bound: tuple[str, int] | None = None
@@ -75,9 +85,10 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """`http://HOST:PORT` of the bound address; raises SetupError before `start`."""
+        """`http://HOST:PORT` of the bound address, or https; raises SetupError before `start`."""
         host, port = self.address
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     async def start(self) -> None:
         """Return once requests are accepted.
@@ -87,9 +98,13 @@ class HttpServer:
         """
         if self._serving is not None:
             raise SetupError("the HTTP server is running already")
+        try:
+            self._server = _Uvicorn(self._config())
+            self._server.config.load()  # reads the certificate
+        except OSError as e:  # ssl.SSLError is one
+            raise SetupError(f"the HTTPS certificate or key can't be used ({e}): PEM files are read") from e
         listener = await bind_listener(self._host, self._port, flag=self._flag)
         self._bound = listener.getsockname()[:2]
-        self._server = _Uvicorn(self._config())
         self._serving = asyncio.create_task(self._server.serve([listener]), name="http-server")
         accepting = asyncio.create_task(self._server.accepting.wait())
         try:
@@ -142,5 +157,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            ssl_certfile=self._tls[0] if self._tls else None,
+            ssl_keyfile=str(self._tls[1]) if self._tls else None,
             timeout_graceful_shutdown=self._stop_deadline_s,  # type: ignore[arg-type]  # only asyncio.wait_for takes it
         )

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from osai.coordinator.gateway.errors import ParameterError
+from osai.core.errors import InvalidRequestError
+from osai.core.operators import trusted_operators_of_hex
 
 MAX_STOP_STRINGS = 4  # as OpenAI's
 MAX_TOKEN_ID = 2**31 - 1  # what the wire carries; the model's vocabulary bounds it further
@@ -101,6 +103,16 @@ def token_ids(value: object) -> object:
         if type(token) is not int or not 0 <= token <= MAX_TOKEN_ID:
             raise refused("a token id is an integer, 0 or more and below the vocabulary's size", step=f"[{index}]")
     return tuple(value)
+
+
+def operator_keys(value: object) -> object:
+    """`trusted_operators` as a set of public keys; an empty list is refused: nobody can have meant it (O6)."""
+    if not isinstance(value, list) or not value or not all(isinstance(key, str) for key in value):
+        raise refused("must be a list of one or more public keys, in hex")
+    try:
+        return trusted_operators_of_hex(value)
+    except InvalidRequestError as e:
+        raise refused(e.message) from e
 
 
 def parameter_error(detail: ErrorDetails) -> ParameterError:

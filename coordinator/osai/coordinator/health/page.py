@@ -76,12 +76,13 @@ def fitting(parts: Iterable[str], max_bytes: int) -> list[str]:
 def health_routes(
     swarm: Callable[[], SwarmView], wall_clock: Callable[[], float], num_recoveries: Callable[[], int]
 ) -> APIRouter:
-    """`/`, its style and its script."""
+    """`/`, its style and its script, and docs/privacy.md."""
     router = APIRouter(include_in_schema=False)
     health_page = HealthPage()
     static = files(_PACKAGE) / "static"
     style = (static / "page.css").read_bytes()
     script = (static / "page.js").read_bytes()
+    privacy = (static / "privacy.md").read_bytes()
 
     @router.get("/")
     async def page(request: Request) -> Response:
@@ -96,5 +97,9 @@ def health_routes(
     @router.get("/static/page.js")
     async def page_script() -> Response:
         return Response(script, media_type="text/javascript", headers=_ASSET_HEADERS)
+
+    @router.get("/privacy")
+    async def privacy_text() -> Response:
+        return Response(privacy, media_type="text/plain; charset=utf-8", headers=_ASSET_HEADERS)
 
     return router

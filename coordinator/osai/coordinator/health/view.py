@@ -16,7 +16,9 @@ from osai.coordinator.health.wording import (
     replicas_in_words,
     shortened,
 )
+from osai.core.privacy import privacy_line
 
+OPERATOR_DIGITS = 16  # of an operator's key that are shown: to tell operators apart, not to decide on trust
 MAX_SPANS = 4  # of a node that are named, the others counted
 _TROUBLE_FIRST = {"draining": 0, "joining": 1, "ready": 2}
 
@@ -64,6 +66,7 @@ class NodeRow:
     num_sessions: int
     uptime: str
     software: str
+    operator: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,8 @@ class PageView:
     base_url: str
     curl: str
     example_model: str
+    is_private: bool
+    privacy: str
 
 
 def page_view(view: SwarmView, *, own_url: str) -> PageView:
@@ -103,6 +108,8 @@ def page_view(view: SwarmView, *, own_url: str) -> PageView:
         base_url=f"{url}/v1",
         curl=_curl(url, example),
         example_model=example,
+        is_private=view.private,
+        privacy=privacy_line(is_private=view.private),
     )
 
 
@@ -144,6 +151,7 @@ def node_row(node: NodeView) -> NodeRow:
         num_sessions=node.num_sessions,
         uptime=duration(node.uptime_s),
         software=shortened(node.software, MAX_VERSION),
+        operator=node.operator[:OPERATOR_DIGITS],
     )
 
 

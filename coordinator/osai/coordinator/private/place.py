@@ -127,7 +127,5 @@ async def find_place(config: CoordinatorConfig, identity: Identity) -> PrivatePl
 def _issued(folder: SwarmFolder, identity: Identity, now_s: float) -> Credentials:
     authority, key, me = folder.authority(), TlsKey.generate(), identity.node_id
     life_s = folder.leaf_life_s or leaf_life_s(Role.COORDINATOR)
-    leaf = authority.issue(
-        Role.COORDINATOR, me, key.public_key, now_s=now_s, random=secrets.token_bytes, life_s=life_s
-    )
+    leaf = authority.issue(Role.COORDINATOR, me, key.public_key, now_s=now_s, random=secrets.token_bytes, life_s=life_s)
     return Credentials.read(leaf, key, authority.anchor, role=Role.COORDINATOR, member_id=me, now_s=now_s)

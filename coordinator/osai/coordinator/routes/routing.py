@@ -1,7 +1,7 @@
 """Which nodes a session runs through: the cheapest ring of stages that there is, and who may stand by. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from osai.coordinator.api import StageView
@@ -41,6 +41,7 @@ class RouteWish:
             goes first. Empty for a new session.
         suspects: ids of nodes that are used only where no other way is.
         min_version: of the protocol, that every stage must speak.
+        operators: public keys, of which every stage must have one as its operator's; empty: any node may do (O5).
     """
 
     num_tokens: int
@@ -50,6 +51,10 @@ class RouteWish:
     kept: Mapping[str, LayerRange] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
     min_version: int = 1
+    operators: frozenset[bytes] = frozenset()
+
+
+ANY = RouteWish(num_tokens=0)  # node, of any version and operator
 
 
 def find_pipeline(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWish) -> tuple[StageView, ...] | None:
@@ -66,15 +71,16 @@ def find_pipeline(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWis
         wish: what else matters.
 
     Raises:
-        NotCoveredError: if some layer has no ready node that speaks the version, or the spans do not join end to end.
+        NotCoveredError: if some layer has no ready node that speaks the version and is of the operators, or the spans
+            do not join end to end.
     """
-    offers = _offers(nodes, model, wish.min_version)
+    offers = _offers(nodes, model, wish)
     num_layers = model.facts.num_layers
     if pipeline := _route([offer for offer in offers if offer[0].node_id not in wish.avoid], num_layers, wish):
         return pipeline
     if _joins(offers, num_layers):
         return None
-    raise _not_covered(model, offers, wish.min_version)
+    raise _not_covered(model, offers, wish)
 
 
 def find_standby(nodes: Iterable[NodeState], model: ServedModel, stage: StageView, wish: RouteWish) -> StageView | None:
@@ -83,8 +89,9 @@ def find_standby(nodes: Iterable[NodeState], model: ServedModel, stage: StageVie
     The one with the least load goes first. A suspect is no help, and neither is one that the stage before, among
     `wish.kept`, can't reach.
     """
-    offers = _offers(nodes, model, max(wish.min_version, STANDBY_VERSION))
-    kinds = {_kind(span) for node, span in _offers(nodes, model, 1) if node.node_id in {stage.node_id, *wish.kept}}
+    offers = _offers(nodes, model, replace(wish, min_version=max(wish.min_version, STANDBY_VERSION)))
+    everyone = _offers(nodes, model, ANY)
+    kinds = {_kind(span) for node, span in everyone if node.node_id in {stage.node_id, *wish.kept}}
     before = [node_id for node_id, layers in wish.kept.items() if layers.end == stage.span.start]
     others = [
         (hop_s(node, span, wish), node.node_id, node)
@@ -101,7 +108,7 @@ def find_standby(nodes: Iterable[NodeState], model: ServedModel, stage: StageVie
 
 def is_routable(nodes: Iterable[NodeState], model: ServedModel) -> bool:
     """Whether some pipeline joins from a model's first layer to its last."""
-    return _joins(_offers(nodes, model, 1), model.facts.num_layers)
+    return _joins(_offers(nodes, model, ANY), model.facts.num_layers)
 
 
 def hop_s(node: NodeState, span: SpanState, wish: RouteWish) -> float:
@@ -115,12 +122,13 @@ def hop_s(node: NodeState, span: SpanState, wish: RouteWish) -> float:
     return min(STAGE_S + (span.recent_step_s or span.step_time_s) * (1.0 + load), MAX_HOP_S)
 
 
-def _offers(nodes: Iterable[NodeState], model: ServedModel, min_version: int) -> list[Offer]:
-    digest = model.manifest.digest
+def _offers(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWish) -> list[Offer]:
+    digest, min_version, operators = model.manifest.digest, wish.min_version, wish.operators
     return [
         offer
         for offer in serving(sorted(nodes, key=attrgetter("node_id")), model.model_id)
         if offer[1].manifest_digest == digest and offer[0].protocol_version >= min_version
+        if not operators or offer[0].operator in operators  # O5
     ]
 
 
@@ -176,13 +184,19 @@ def _hop(node: NodeState, span: SpanState, wish: RouteWish) -> Hop:
     return Hop(node_id, layers.start, layers.end, cost, node.delays, node.usual_delay_s, node.least_delay_s)
 
 
-def _not_covered(model: ServedModel, offers: list[Offer], min_version: int) -> NotCoveredError:
-    speaking = f" that speaks version {min_version} of the protocol" if min_version > 1 else ""
+def _not_covered(model: ServedModel, offers: list[Offer], wish: RouteWish) -> NotCoveredError:
+    speaking = f" that speaks version {wish.min_version} of the protocol" if wish.min_version > 1 else ""
     if missing := gaps(replicas([span.layers for _, span in offers], model.facts.num_layers)):
         ranges = ", ".join(str(gap) for gap in missing)
+        if wish.operators:
+            return NotCoveredError(
+                f"no node of the operators named{speaking} hosts layers {ranges} of {model.model_id}; try again when "
+                "one has joined, or trust more operators"
+            )
         return NotCoveredError(
             f"layers {ranges} of {model.model_id} have no ready node{speaking}; try again when one has joined"
         )
+    whose = "spans of the operators named" if wish.operators else "spans"
     return NotCoveredError(
-        f"the spans of {model.model_id} do not join into a pipeline of one dtype; more nodes must join"
+        f"the {whose} of {model.model_id} do not join into a pipeline of one dtype; more nodes must join"
     )

@@ -79,7 +79,7 @@ class SessionWriter:
         """Of the prompt; that of a session that was restarted is longer than its request's."""
         if num_prompt_tokens == len(self.plan.prompt):
             return self.plan.block_hashes
-        return shareable_hashes(known[:num_prompt_tokens])
+        return shareable_hashes(known[:num_prompt_tokens], self.plan.prefix_salt)
 
     def _open(
         self,

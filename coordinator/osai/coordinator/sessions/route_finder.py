@@ -86,6 +86,7 @@ class RouteFinder:
             kept=detour.kept,
             suspects=detour.suspects | self._swarm.suspects(time.monotonic()),
             min_version=min_version,
+            operators=self._plan.operators,
         )
 
     def _is_resumable(self, pipeline: Pipeline) -> bool:

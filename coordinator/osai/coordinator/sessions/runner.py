@@ -149,7 +149,8 @@ class SessionRunner:
         hashes: tuple[bytes, ...] = ()
         if action.keep_kv:  # all but the last token were inputs, so that their KV is there
             computed = self._known[:-1] if self.session.num_tokens else self._known
-            hashes = block_hashes(computed, known=self._writer.plan.block_hashes)
+            plan = self._writer.plan
+            hashes = block_hashes(computed, known=plan.block_hashes, salt=plan.prefix_salt)
         for stage in action.stages:
             self._surroundings.close(stage, self._writer.close(action.epoch, hashes))
 
