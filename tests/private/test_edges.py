@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from osai.core.admission import Role, server_name
-from osai.core.errors import OsaiError, TrustError, UnavailableError
+from osai.core.errors import ForbiddenError, OsaiError, TrustError, UnavailableError
 from osai.core.frame_stream import PREFIX, PREFIX_TLS, READY, TICKET_BYTES, FrameSender, StreamTls, dial_stream
 from osai.core.gatekeeper import Gatekeeper
 from osai.core.link import EdgeLink, Outbox, edge_link
@@ -137,18 +137,27 @@ async def test_clients_and_members_of_other_swarms_get_no_link(role: Role | None
 
 async def test_a_link_to_a_revoked_member_ends_on_both_sides_and_is_not_dialled_again() -> None:
     swarm = PrivateSwarm()
-    node, coordinator = swarm.join(Role.NODE), swarm.join(Role.COORDINATOR)
+    node, other = swarm.join(Role.NODE), swarm.join(Role.NODE)
     lost: list[tuple[str, OsaiError]] = []
-    pool = LinkPool(coordinator.me.member_id, lambda *_: None, lambda *loss: lost.append(loss), tls=coordinator)
+    pool = LinkPool(other.me.member_id, lambda *_: None, lambda *loss: lost.append(loss), tls=other)
     async with edge(node) as it, pool:
         wire = pool.wire(node.me.member_id, it.address)
         wire.send(probe(1))
         await until(lambda: len(it.ears.received) == 1)
-        coordinator.revoke(swarm.revoked(node))
+        other.revoke(swarm.revoked(node))
         await until(lambda: bool(lost))
         assert "revoked" in lost[0][1].message
         with pytest.raises(TrustError, match="revoked"):
             pool.wire(node.me.member_id, it.address)
+
+
+async def test_a_node_that_says_what_is_not_its_to_say_loses_the_link() -> None:
+    swarm = PrivateSwarm()
+    node, coordinator = swarm.join(Role.NODE), swarm.join(Role.COORDINATOR)
+    async with edge(node) as it, dialled(it, coordinator) as (link, running, got):
+        link.send(probe(1))  # the ears echo it, which no node does to a coordinator
+        assert isinstance(await asyncio.wait_for(running, 10), ForbiddenError)
+        assert not got
 
 
 async def test_a_revoked_dialler_is_cut_off() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import product
@@ -175,6 +176,17 @@ async def test_a_member_whose_own_list_has_ended_ends_the_calls_that_it_serves(m
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await asyncio.wait_for(asyncio.ensure_future(ending), 10)
         assert "list has ended" in error_of(caught.value).message
+
+
+async def test_a_certificate_that_is_over_opens_no_call_though_it_was_good_before() -> None:
+    swarm = PrivateSwarm()
+    server, node = swarm.join(Role.COORDINATOR), swarm.join(Role.NODE)
+    async with serving(server) as (address, _), member_channel(address, node, Role.COORDINATOR) as channel:
+        assert await ask(channel, "/osai.v1.Edge/Link") is None
+        swarm.clock.ahead_s = node.me.not_after_s - time.time() + 1.0
+        refusal = await ask(channel, "/osai.v1.Edge/Link")
+    assert isinstance(refusal, TrustError)
+    assert "has expired" in refusal.message
 
 
 async def test_a_renewed_certificate_is_shown_from_the_next_connection_on() -> None:

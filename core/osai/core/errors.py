@@ -139,7 +139,7 @@ class WeightsError(TrustError):
 
 
 class UnauthenticatedError(TrustError):
-    """Whoever calls has shown no API key, or none that is valid here."""
+    """Whoever calls has shown no certificate or API key, or none that is valid here."""
 
     code = common_pb2.ERROR_CODE_UNAUTHENTICATED
 

@@ -19,7 +19,7 @@ from osai.core.admission.credentials import Credentials
 from osai.core.admission.gate import Gate
 from osai.core.admission.peer import Peer
 from osai.core.admission.roles import Role, server_name
-from osai.core.errors import TrustError
+from osai.core.errors import UnauthenticatedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,8 +114,8 @@ class MemberTls:
             TrustError: if it is none of this swarm's, is over, or was revoked.
         """
         known = self._known.get(certificate)
-        if known is not None:  # its signature was checked; the rest changes with time
-            self.check(known)
+        if known is not None and self._clock_s() < known.not_after_s:  # its signature was checked
+            self.check(known)  # the rest changes with time
             return known
         peer = self._gate.admit(certificate, self._clock_s())
         if len(self._known) >= MAX_KNOWN:
@@ -145,11 +145,11 @@ def peer_certificate(context: Any) -> bytes:  # noqa: ANN401 - a servicer's cont
     """The certificate that a gRPC call's peer showed, PEM.
 
     Raises:
-        TrustError: if it showed none.
+        UnauthenticatedError: if it showed none.
     """
     shown = context.auth_context().get("x509_pem_cert", ())
     if not shown:
-        raise TrustError("this swarm is private: a member's certificate is needed; join with a token")
+        raise UnauthenticatedError("this swarm is private: a member's certificate is needed; join with a token")
     return bytes(shown[0])
 
 

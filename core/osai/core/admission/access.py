@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from osai.core.admission.peer import Peer
 from osai.core.admission.roles import Role
-from osai.core.errors import TrustError
+from osai.core.errors import ForbiddenError, UnauthenticatedError
 
 Caller = Role | None  # None: whoever has shown no certificate
 
@@ -51,25 +51,28 @@ def check_call(method: str, caller: Caller) -> None:
         caller: the role in the caller's certificate; None where it has shown none.
 
     Raises:
-        TrustError: if the caller may not.
+        UnauthenticatedError: if the caller has shown no certificate, and one is due.
+        ForbiddenError: if its role may not.
     """
     allowed = METHODS.get(method, frozenset())
     if caller in allowed:
         return
     if caller is None:
-        raise TrustError(f"{method[:100]} takes members alone: join this swarm with a token, then show the certificate")
+        raise UnauthenticatedError(
+            f"{method[:100]} takes members alone: join this swarm with a token, then show the certificate"
+        )
     listed = " or a ".join(sorted(role for role in allowed if role is not None)) or "nobody"
-    raise TrustError(f"a {caller} may not call {method[:100]}: it is for a {listed}; join anew in that role")
+    raise ForbiddenError(f"a {caller} may not call {method[:100]}: it is for a {listed}; join anew in that role")
 
 
 def check_greeting(peer: Peer, peer_id: str) -> None:
     """Hold a peer to its certificate: its hello names the same id; a client's may name none (S17).
 
     Raises:
-        TrustError: if it names another.
+        ForbiddenError: if it names another.
     """
     if peer_id != peer.member_id and (peer_id or peer.role is not Role.CLIENT):
-        raise TrustError(
+        raise ForbiddenError(
             f"{peer.role} {peer.member_id} greets as {peer_id[:80]!r}: start it with the --state folder whose "
             "certificate it shows",
             subject=peer.member_id,
@@ -84,17 +87,17 @@ def check_sent(kind: str | None, dialler: Role) -> None:
         dialler: its role.
 
     Raises:
-        TrustError: if that role sends no such message.
+        ForbiddenError: if that role sends no such message.
     """
     if kind not in DIALLER_SENDS[dialler]:
-        raise TrustError(f"a {dialler} may not send {kind or 'what is not known here'} to a node")
+        raise ForbiddenError(f"a {dialler} may not send {kind or 'what is not known here'} to a node")
 
 
 def check_answer(kind: str | None, dialler: Role) -> None:
     """Let a message in that a node sends to this member, of role `dialler`, which dialled it (S18).
 
     Raises:
-        TrustError: if a node says nothing of the kind to that role.
+        ForbiddenError: if a node says nothing of the kind to that role.
     """
     if kind not in NODE_ANSWERS[dialler]:
-        raise TrustError(f"a node may not answer {kind or 'what is not known here'} to a {dialler}")
+        raise ForbiddenError(f"a node may not answer {kind or 'what is not known here'} to a {dialler}")

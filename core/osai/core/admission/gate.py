@@ -9,7 +9,7 @@ from typing import Self
 from osai.core.admission.authority import Anchor
 from osai.core.admission.peer import Peer, read_peer
 from osai.core.admission.revocation import RevocationList, unseal
-from osai.core.errors import TrustError
+from osai.core.errors import ForbiddenError, TrustError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Gate:
         if not self.revocations.is_current(now_s):  # S15
             raise TrustError("this member's revocation list has ended: it must hear from the swarm's authority first")
         if not self.revocations.accepts(peer):  # S13
-            raise TrustError(f"{peer.role} {peer.member_id} is revoked in this swarm", subject=peer.member_id)
+            raise ForbiddenError(f"{peer.role} {peer.member_id} is revoked in this swarm", subject=peer.member_id)
 
     def updated(self, sealed: bytes, now_s: float) -> Self:
         """The gate with a list that has come from anybody; the same gate where that is not newer (S14).

@@ -12,7 +12,7 @@ from osai.core.admission.peer import Peer
 from osai.core.admission.revocation import RevocationList
 from osai.core.admission.token_book import TokenBook
 from osai.core.admission.tokens import JoinToken
-from osai.core.errors import TrustError
+from osai.core.errors import ForbiddenError, TrustError
 from osai.core.identity import node_id_of
 
 
@@ -90,5 +90,5 @@ def renew(
     return authority.issue(peer.role, peer.member_id, applicant.key, now_s=now_s, random=random, life_s=life_s)
 
 
-def _revoked(member_id: str) -> TrustError:
-    return TrustError(f"member {member_id} is revoked in this swarm: ask its operator", subject=member_id)
+def _revoked(member_id: str) -> ForbiddenError:
+    return ForbiddenError(f"member {member_id} is revoked in this swarm: ask its operator", subject=member_id)

@@ -24,7 +24,7 @@ from typing import Self
 
 from osai.core.admission.peer import Peer
 from osai.core.admission.roles import Role
-from osai.core.errors import TrustError
+from osai.core.errors import ForbiddenError
 
 
 def check_open(sender: Peer) -> None:
@@ -33,10 +33,10 @@ def check_open(sender: Peer) -> None:
     A coordinator that adopts another's session is how one outlives it; the epoch decides between two.
 
     Raises:
-        TrustError: if the sender is none.
+        ForbiddenError: if the sender is none.
     """
     if sender.role is not Role.COORDINATOR:
-        raise TrustError(f"a {sender.role} may not open sessions: only coordinators do", subject=sender.member_id)
+        raise ForbiddenError(f"a {sender.role} may not open sessions: only coordinators do", subject=sender.member_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class SessionParties:
             token_ids: whether they carry token ids (int32), and not hidden states.
 
         Raises:
-            TrustError: if the sender is another, or sends what is not due here.
+            ForbiddenError: if the sender is another, or sends what is not due here.
         """
         is_owner = sender.role is Role.COORDINATOR and sender.member_id == self.owner and self.is_head
         is_predecessor = sender.role is Role.NODE and sender.member_id == self.predecessor
@@ -81,7 +81,7 @@ class SessionParties:
         """Who says where rows go on, and whom they follow: the owner alone (S19).
 
         Raises:
-            TrustError: if the sender is another.
+            ForbiddenError: if the sender is another.
         """
         if sender.role is not Role.COORDINATOR or sender.member_id != self.owner:
             raise _refused(sender, "steer a session that it has not opened in this epoch")
@@ -94,12 +94,12 @@ class SessionParties:
             epoch: that CloseSession names; 0 where it names none.
 
         Raises:
-            TrustError: if the sender may not.
+            ForbiddenError: if the sender may not.
         """
         if sender.role is Role.COORDINATOR and (self.owner in ("", sender.member_id) or epoch > self.epoch):
             return
         raise _refused(sender, "close another coordinator's session")
 
 
-def _refused(sender: Peer, what: str) -> TrustError:
-    return TrustError(f"{sender.role} {sender.member_id} may not {what}", subject=sender.member_id)
+def _refused(sender: Peer, what: str) -> ForbiddenError:
+    return ForbiddenError(f"{sender.role} {sender.member_id} may not {what}", subject=sender.member_id)

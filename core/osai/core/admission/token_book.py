@@ -14,7 +14,7 @@ from osai.core.admission.authority import Anchor, RandomBytes
 from osai.core.admission.roles import Role, is_member_id
 from osai.core.admission.strict_json import Fields, fields_of, parse_json
 from osai.core.admission.tokens import ID_BYTES, JoinToken
-from osai.core.errors import InvalidRequestError, ResourceExhaustedError, TrustError
+from osai.core.errors import InvalidRequestError, ResourceExhaustedError, TrustError, UnauthenticatedError
 from osai.core.manifest.encode import canonical
 
 TOKEN_LIFE_S = 86400
@@ -92,11 +92,11 @@ class TokenBook:
         found = next((each for each in self.invitations if each.token_id == token.token_id), None)
         digest = found.secret_sha256 if found else _NO_DIGEST
         if not hmac.compare_digest(digest, token.secret_sha256) or found is None:  # S11: compared either way
-            raise TrustError(_UNKNOWN)
+            raise UnauthenticatedError(_UNKNOWN)
         if now_s >= found.expires_s:  # S11
-            raise TrustError("the join token has expired: ask the swarm's operator for a new one")
+            raise UnauthenticatedError("the join token has expired: ask the swarm's operator for a new one")
         if found.used_by not in ("", member_id):  # S12
-            raise TrustError("the join token has been used: each lets one member join; ask for one more")
+            raise UnauthenticatedError("the join token has been used: each lets one member join; ask for one more")
         used = replace(found, used_by=member_id)
         return type(self)(tuple(used if each is found else each for each in self.invitations)), found.role
 
