@@ -51,12 +51,12 @@ class Connection:
         self._retired: list[grpc.aio.Channel] = []
         self._greeted = False
 
-    async def greeted(self, limit_s: float, *, anew: bool = False) -> "CoordinatorAsyncStub":
-        """The coordinator's calls.
+    def greet_anew(self) -> None:
+        """Do not rely on an earlier greeting: the coordinator may have been restarted since, as another release."""
+        self._greeted = False
 
-        Args:
-            limit_s: for the greeting.
-            anew: greet also if it was greeted before: it may have been restarted since, as another release.
+    async def greeted(self, limit_s: float) -> "CoordinatorAsyncStub":
+        """The coordinator's calls.
 
         Raises:
             ProtocolMismatchError: if it speaks another version.
@@ -64,7 +64,7 @@ class Connection:
         if self._member is not None:
             await self._show_newest(self._member)
         stub: CoordinatorAsyncStub = client_pb2_grpc.CoordinatorStub(self._channel)
-        if anew or not self._greeted:  # calls that begin at once may greet more than once, which does no harm
+        if not self._greeted:  # calls that begin at once may greet more than once, which does no harm
             self.version = check_hello(await self.within(limit_s, "a greeting", stub.Greet(hello())))
             self._greeted = True
         return showing(stub, self._api_key) if self._api_key else stub

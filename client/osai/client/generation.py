@@ -70,8 +70,9 @@ class GenerationRun:
         self._begun = False
         self._waiting_s = 0.0
         connection = self._connections.to(self._search.address)
-        connect_s = self._search.connect_s(self._waits.connect_s, time.monotonic())
-        stub = await connection.greeted(connect_s, anew=self._progress.is_limited)
+        if self._progress.is_limited:
+            connection.greet_anew()
+        stub = await connection.greeted(self._search.connect_s(self._waits.connect_s, time.monotonic()))
         if self._progress.started is not None and connection.version < RESUME_VERSION:
             raise ProtocolMismatchError(
                 f"{connection.address} speaks protocol {connection.version}: upgrade it to resume"

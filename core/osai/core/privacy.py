@@ -1,8 +1,8 @@
 """What programs say of privacy, in one line. docs/privacy.md says the rest."""
 
 _PUBLIC = (
-    "This swarm is public: anybody may run its nodes, and those of a pipeline can probably reconstruct the prompts that "
-    "cross them."
+    "This swarm is public: anybody may run its nodes, and those of a pipeline can probably reconstruct the prompts "
+    "that cross them."
 )
 _PRIVATE = (
     "This swarm is private: nobody but its members gets at what crosses it; the nodes of a pipeline can still probably "

@@ -24,6 +24,7 @@ from osai.core.errors import (
     UnavailableError,
     from_proto,
 )
+from osai.core.reading import Reading
 from osai.proto import common_pb2
 
 Options = tuple[tuple[str, int], ...]
@@ -58,6 +59,10 @@ MAX_BACKOFF_MS = 2000  # so that a peer that comes back is not left alone for gR
 CONNECT_TIMEOUT_MS = 5000  # of one attempt, name resolution and TLS included
 HANDSHAKE_TIMEOUT_MS = 10_000  # who connects and never ends the handshake holds a socket no longer; gRPC's: 2 min
 MAX_CALLS_PER_CONNECTION = 1024  # bounds what one peer can hold open
+MAX_CALLS = 32_768  # of a server; a coordinator has a control stream from each node, and its clients' generations
+MAX_IDLE_MS = 600_000  # a connection without a call is closed; whoever wants it again dials anew, unseen
+MAX_METADATA_BYTES = 8192  # of a call's headers: a key of an API and little else; above it they may be refused
+MAX_ANY_METADATA_BYTES = 16_384  # and always are from here on
 MAX_ERROR_MESSAGE_CHARS = 800  # a status travels in HTTP/2 headers: 8 KiB is all there is, whatever the alphabet
 MAX_ERROR_SUBJECT_CHARS = 200  # a tensor's name or a node's id
 MAX_STATUS_DETAIL_CHARS = 100  # gRPC's own text, for people with other tools; each byte may take three
@@ -151,6 +156,9 @@ def server_options(max_message_bytes: int, pings: Pings = PATIENT) -> Options:
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
         ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_ANY_METADATA_BYTES),
+        ("grpc.max_connection_idle_ms", MAX_IDLE_MS),
     )
 
 
@@ -167,8 +175,12 @@ def make_server(
     pings: Pings = PATIENT,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
-    """A server without services or ports yet."""
-    return grpc.aio.server(options=server_options(max_message_bytes, pings), interceptors=interceptors)
+    """A server without services or ports yet. Requests are read by osai.core.reading; `interceptors` come before it."""
+    return grpc.aio.server(
+        options=server_options(max_message_bytes, pings),
+        interceptors=[*interceptors, Reading(abort)],
+        maximum_concurrent_rpcs=MAX_CALLS,
+    )
 
 
 def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

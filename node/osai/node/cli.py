@@ -12,11 +12,13 @@ import uvloop
 from osai.core.errors import SetupError, UnavailableError
 from osai.core.layers import LayerRange
 from osai.core.logs import configure_logs
+from osai.core.privacy import privacy_line
 from osai.core.protocol import software
 from osai.core.reporting import ReportingGroup
 from osai.core.sizes import parse_bytes
 from osai.core.trust_files import read_trust
 from osai.node.bench_cli import bench
+from osai.node.cache_cli import cache, cache_options
 from osai.node.config import NodeConfig, Wish
 from osai.node.cores import default_num_threads
 from osai.node.machine import prepare_cores
@@ -61,6 +63,9 @@ Examples:
 @click.option("--memory", default=None, help="For weights and KV together, as in 6GiB; default: most of what is free.")
 @click.option("--journal", default=f"{DEFAULT_BYTES // 2**20}MiB", show_default=True,
               help="For rows put out, from which a lost neighbour is rebuilt. Besides --memory.")  # fmt: skip
+@cache_options
+@click.option("--serve-rate", default="32MiB", show_default=True,
+              help="Bytes a second of weights that other nodes may get from this one; 0: none.")  # fmt: skip
 @click.option("--listen", default="0.0.0.0:0", show_default=True, help="HOST:PORT of the edge; port 0: a free one.")
 @click.option("--announce", default="", help="HOST or HOST:PORT under which peers reach this node.")
 @click.option("--dht", "dht_listen", default="0.0.0.0:0", show_default=True, help="HOST:PORT of libp2p.")
@@ -69,6 +74,9 @@ Examples:
 @click.option("--trust", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Key or key list (`osai trust`) of a publisher whose models are believed. Repeatable.")  # fmt: skip
 @click.option("--token", default="", help="Lets this node into a private swarm: from `osai swarm invite`. Good once.")
+@click.option("--operator", "operator_key", metavar="KEY.pem",
+              type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Your key (`osai key create`): tells everybody that this node is yours.")  # fmt: skip
 @click.option("--allow-unsigned", is_flag=True, help="Host models that no trusted key has signed; the node is marked.")
 @click.option("--accept-licence", "accepted_licences", multiple=True, metavar="NAME",
               help="Licence that you accept, for models that ask for it. Repeatable.")  # fmt: skip
@@ -93,12 +101,16 @@ def join(
     quantize: Literal["none", "int8", "int4", "fp8"],
     memory: str | None,
     journal: str,
+    cache_dir: Path | None,
+    cache_bytes: int | None,
+    serve_rate: str,
     listen: str,
     announce: str,
     dht_listen: str,
     state: Path,
     trust: tuple[Path, ...],
     token: str,
+    operator_key: Path | None,
     allow_unsigned: bool,
     accepted_licences: tuple[str, ...],
     threads: int | None,
@@ -132,6 +144,7 @@ def join(
         state_dir=state.expanduser(),
         trust=read_trust(trust),
         token=token,
+        operator_key=operator_key,
         allow_unsigned=allow_unsigned,
         accepted_licences=frozenset(accepted_licences),
         device=found.spec,
@@ -139,6 +152,9 @@ def join(
         quantization=quantize,
         memory_bytes=parse_bytes(memory) if memory else found.free_bytes,
         journal_bytes=parse_bytes(journal),
+        cache_dir=cache_dir,
+        cache_bytes=cache_bytes,
+        serve_bytes_s=0 if serve_rate == "0" else parse_bytes(serve_rate),
         num_threads=threads or default_num_threads(),
         name=name,
         join_deadline_s=join_timeout,
@@ -158,7 +174,7 @@ def _say_ready(facts: "NodeFacts", ready: tuple["SpanStatus", ...], *, as_json: 
     for span in ready:
         click.echo(f"serving layers {span.layers} of {span.model_id} on {facts.device}, {span.dtype}, at "
                    f"{facts.edge_address}; {1 / max(span.step_time_s, 1e-9):.0f} steps/s")  # fmt: skip
-    click.echo("On a public swarm the nodes of a pipeline can probably reconstruct the prompts that cross them.")
+    click.echo(f"{privacy_line(is_private=facts.is_private)} See docs/privacy.md.")
 
 
 @main.command("leave")
@@ -188,6 +204,7 @@ def health(address: str, state: Path) -> None:
 
 
 main.add_command(bench)
+main.add_command(cache)
 
 
 def _wishes(models: tuple[str, ...], spans: tuple[str, ...], weights: tuple[str, ...]) -> tuple[Wish, ...]:

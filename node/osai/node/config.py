@@ -45,11 +45,15 @@ class NodeConfig:
         num_threads: torch's threads; None for one a physical core.
         name: public name.
         token: lets the node into a private swarm; empty in a public one, or where it has joined before.
+        operator_key: private key of whoever runs the node; None: it does not say who.
         join_deadline_s: how long to look for a coordinator at the start; 20 s covers one that is still starting.
         drain_deadline_s: how long sessions may go on after SIGTERM.
         journal_bytes: for what is kept of the rows put out, so that a lost successor can be rebuilt without running
             them again; not part of memory_bytes. The default, 256 MiB, holds 32 sessions of 1,024 tokens of a hidden
             size of 4096 in 16 bits; 0 keeps nothing.
+        cache_dir: keeps chunks of weights that came over the network; None keeps none.
+        cache_bytes: of it; None for a tenth of what the disk has free.
+        serve_bytes_s: of weights that other nodes get from this one, a second; 0 gives none.
     """
 
     address: str
@@ -68,7 +72,11 @@ class NodeConfig:
     quantization: Literal["none", "int8", "int4", "fp8"] = "none"
     accepted_licences: frozenset[str] = frozenset()
     journal_bytes: int = DEFAULT_BYTES
+    cache_dir: Path | None = None
+    cache_bytes: int | None = None
+    serve_bytes_s: int = 0
     token: str = field(default="", repr=False)
+    operator_key: Path | None = None
     join_deadline_s: float = 20.0
     drain_deadline_s: float = 30.0
 

@@ -23,8 +23,8 @@ def read_assignment(message: control_pb2.Assignment) -> Assigned:
     )
 
 
-def write_join(record: record_pb2.NodeRecord, config: NodeConfig) -> control_pb2.Join:
-    """How a node introduces itself."""
+def write_join(record: record_pb2.NodeRecord, sealed: bytes, config: NodeConfig) -> control_pb2.Join:
+    """How a node introduces itself; `sealed` is the record as it has signed it, where it names an operator."""
     wishes = [
         control_pb2.Wish(
             model_id=wish.model_id,
@@ -33,5 +33,9 @@ def write_join(record: record_pb2.NodeRecord, config: NodeConfig) -> control_pb2
         for wish in config.wishes
     ]
     return control_pb2.Join(
-        record=record, wishes=wishes, dtype=config.announced_dtype, memory_bytes=config.memory_bytes
+        record=record,
+        wishes=wishes,
+        dtype=config.announced_dtype,
+        memory_bytes=config.memory_bytes,
+        sealed=sealed,
     )

@@ -2,15 +2,13 @@
 
 import asyncio
 import logging
-import re
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
-from osai.core.embedded import MODEL_ID, model_dir
-from osai.core.errors import ManifestError, WeightsError
+from osai.core.errors import ManifestError
 from osai.core.frames import FrameShape
 from osai.core.layers import LayerRange
 from osai.core.manifest import SignedManifest, parse, refuse_unaccepted
@@ -27,8 +25,10 @@ from osai.node.membership import Assigned, SpanStatus
 from osai.node.ring import ServedSpan
 from osai.node.span_plan import SpanPlan, plan_span
 from osai.node.stages.stage import HostedSpan
-from osai.node.weights.source import open_source
+from osai.node.weights.lookout import NodeRecords, Swarm
+from osai.node.weights.spread import Spread, Taking
 from osai.node.weights.verified import VerifiedCheckpoint
+from osai.node.weights.where import find_origin
 from osai.node.wire import WIRE_DTYPES
 from osai.proto import common_pb2
 
@@ -53,15 +53,27 @@ class Host:
         device: where the spans run.
         engine: takes the loaded spans.
         progress: called from a loading thread with bytes read so far and in all.
+        spread: where weights come from, beside their source; None: from nowhere else.
     """
 
-    def __init__(self, config: NodeConfig, device: Device, engine: Engine, progress: Progress) -> None:
+    def __init__(
+        self, config: NodeConfig, device: Device, engine: Engine, progress: Progress, spread: Spread | None = None
+    ) -> None:
         self._config = config
         self._device = device
         self._engine = engine
         self._progress = progress
+        self._spread = spread or Spread("")
         self._given: dict[str, int] = {}  # memory that each hosted span has been given, by model
         self._loading = asyncio.Lock()  # transformers builds models under process-wide settings: one at a time
+
+    def join(self, directory: Callable[[], NodeRecords | None], announce: Callable[[], Awaitable[None]]) -> None:
+        """There is a swarm now, of which weights may come; see osai.node.weights.lookout.Swarm."""
+        self._spread.swarm = Swarm(directory=directory, announce=announce)
+
+    def known(self, span: SpanStatus) -> SpanStatus:
+        """A span that is not ready, with the manifest by which it is loaded: others look for that."""
+        return replace(span, manifest_digest=span.manifest_digest or self._spread.digest_of(span.model_id))
 
     async def load(self, assigned: Assigned) -> Loaded:
         """Verify and load the assigned span, and measure a step of it.
@@ -81,6 +93,7 @@ class Host:
     async def unload(self, model_id: str) -> None:
         """Free what a span takes; nothing where there is none."""
         async with self._loading:
+            self._spread.release(model_id)
             await self._engine.remove_span(model_id)
             self._given.pop(model_id, None)
 
@@ -90,15 +103,20 @@ class Host:
             raise ManifestError(f"the manifest is of {signed.manifest.model_id}, not of {assigned.model_id}")
         verified = await asyncio.to_thread(self._verify, signed)  # it reads and writes a file
         refuse_unaccepted(signed.manifest, self._config.accepted_licences)
+        origin = await asyncio.to_thread(find_origin, self._config.wishes, assigned.model_id, assigned.source)
+        async with self._spread.loading(assigned.model_id, signed, origin, assigned.layers) as taking:
+            return await self._load_from(taking, assigned, signed, verified=verified)
+
+    async def _load_from(self, taking: Taking, assigned: Assigned, signed: SignedManifest, *, verified: bool) -> Loaded:
         counted = CountedBytes(self._progress)
-        source = await asyncio.to_thread(open_source, self._source_of(assigned))
-        checkpoint = VerifiedCheckpoint(source, signed, counted.add)
+        checkpoint = VerifiedCheckpoint(taking.source, signed, counted.add)
         plan = await asyncio.to_thread(self._plan, assigned.layers, signed, checkpoint)
         quantization = self._check_arithmetic(plan.dtype)
         plan = replace(plan, weight_bytes=_weight_bytes(plan, signed, quantization))
         plan = replace(plan, memory_bytes=self._budget(plan))
         plan.check_memory()
         counted.expect(plan.num_bytes)
+        taking.want(plan.names)
         tensors = {name: checkpoint.tensor(name) for name in plan.names}
         try:
             model = await asyncio.to_thread(
@@ -148,17 +166,6 @@ class Host:
             log.warning("UNVERIFIED WEIGHTS: %s; going on because of --allow-unsigned", e)
             return False
         return True
-
-    def _source_of(self, assigned: Assigned) -> str:
-        for wish in self._config.wishes:
-            if wish.weights and wish.model_id in ("", assigned.model_id):
-                return wish.weights
-        if assigned.model_id == MODEL_ID:
-            return str(model_dir())
-        # a peer may name a hub id, but no path or URL of this machine's network
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", assigned.source) and not Path(assigned.source).exists():
-            return assigned.source
-        raise WeightsError(f"where are the weights of {assigned.model_id}? Name a folder or a hub id with --weights")
 
     def _plan(self, layers: LayerRange, signed: SignedManifest, checkpoint: VerifiedCheckpoint) -> SpanPlan:
         return plan_span(

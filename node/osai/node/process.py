@@ -35,6 +35,7 @@ from osai.node.membership import (
     Stop,
     Withdraw,
 )
+from osai.node.operator import seal_record
 from osai.node.record import NodeFacts, write_record, write_span
 from osai.node.ring import Ring
 from osai.proto import control_pb2, record_pb2
@@ -92,6 +93,7 @@ class NodeProcess:
         self._directory: Directory | None = None
         self._probes = DelayProbes(identity.node_id, ring, lambda: self._membership.spans, lambda: self._directory)
         ring.on_echo = self._probes.echoed
+        host.join(lambda: self._directory, self._announce)
         self._joining: asyncio.Task[None] | None = None
         self._announcing = asyncio.Lock()
         self._sequence = itertools.count(int(time.time() * 1000))  # rises across restarts too
@@ -146,9 +148,11 @@ class NodeProcess:
         for action in actions:
             match action:
                 case SendJoin():
-                    self._control.send(control_pb2.NodeMessage(join=write_join(self._record(), self._config)))
+                    join = write_join(*self._sealed_record(), self._config)
+                    self._control.send(control_pb2.NodeMessage(join=join))
                 case SendHeartbeat():
-                    heartbeat = control_pb2.Heartbeat(record=self._record())
+                    record, sealed = self._sealed_record()
+                    heartbeat = control_pb2.Heartbeat(record=record, sealed=sealed)
                     self._control.send(control_pb2.NodeMessage(heartbeat=heartbeat))
                 case SendLeave():
                     self._control.send(control_pb2.NodeMessage(leave=control_pb2.Leave(reason=action.reason)))
@@ -261,12 +265,16 @@ class NodeProcess:
         if not self._stopped.done():
             self._stopped.set_result(error)
 
+    def _sealed_record(self) -> tuple[record_pb2.NodeRecord, bytes]:
+        record, expiry_s = self._record(), time.time() + self._settings.record_ttl_s
+        return record, seal_record(record, self._facts, self._identity, expiry_s)
+
     def _record(self) -> record_pb2.NodeRecord:
         engine = self._ring.engine
         spans = [
             write_span(span, engine.num_free_kv_tokens(span.model_id), engine.load(span.model_id))
             if span.state == "ready"
-            else write_span(span, 0)
+            else write_span(self._host.known(span), 0)
             for span in self._membership.spans
         ]
         state, sequence = self._membership.state, next(self._sequence)

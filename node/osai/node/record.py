@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from osai.core.operators import OperatorStatement
 from osai.core.protocol import PROTOCOL_VERSION, software
 from osai.node.engine.step_load import StepLoad
 from osai.node.membership import SpanStatus
@@ -11,7 +12,12 @@ from osai.proto import common_pb2, record_pb2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """What does not change while the node runs."""
+    """What does not change while the node runs.
+
+    Attributes:
+        is_private: it is a member of a private swarm.
+        operator: whose it is; None where it does not say.
+    """
 
     node_id: str
     edge_address: str
@@ -19,6 +25,8 @@ class NodeFacts:
     device: str
     memory_bytes: int
     started_at_s: float
+    is_private: bool = False
+    operator: OperatorStatement | None = None
 
 
 def write_span(status: SpanStatus, num_free_kv_tokens: int, load: StepLoad | None = None) -> record_pb2.SpanRecord:
@@ -65,4 +73,6 @@ def write_record(
         num_sessions=num_sessions,
         started_at_s=facts.started_at_s,
         delays=[record_pb2.PeerDelay(node_id=key, delay_s=delay_s) for key, delay_s in (delays or {}).items()],
+        operator=facts.operator.public_key if facts.operator else b"",
+        operator_signature=facts.operator.signature if facts.operator else b"",
     )

@@ -78,7 +78,7 @@ class Ring:
         self._me = me
         self.on_echo: Callable[[str, float], None] = lambda *_: None
         self._table, self._owners, self._parties = StageTable(), Owners(), Parties()
-        self._intake = Intake(self._table, self._parties, self._tell)
+        self._intake = Intake(self._table, self._parties, self._owners.peer, self._tell)
         self._tasks, self._over = asyncio.TaskGroup(), False
         self.engine = make_engine(self.stepped)
         self._pool = LinkPool(me.node_id, self._answered, lambda peer, _reason: self._lost(peer), tls=tls)
@@ -164,7 +164,7 @@ class Ring:
             case "probe":
                 self._tell(owner, edge_pb2.LinkMessage(echo=message.probe))
             case _:
-                log.warning("peer %d sent %s, which a node does not take; ignored", owner, kind or "nothing known")
+                log.debug("peer %d sent %s, which a node does not take; ignored", owner, kind or "nothing known")
 
     def _feed(self, parts: Iterable[tuple[Rows, torch.Tensor, int | None]]) -> None:
         for rows, data, sender in parts:

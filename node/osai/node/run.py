@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc.aio
 
@@ -14,6 +15,7 @@ from osai.core.admission.roles import Role
 from osai.core.errors import OsaiError
 from osai.core.gatekeeper import Gatekeeper
 from osai.core.identity import Identity
+from osai.core.member_tls import MemberTls
 from osai.core.private_member import PrivateMember, join_private
 from osai.core.rpc import EDGE_MAX_BYTES, WATCHFUL, make_server
 from osai.core.standard_services import add_standard_services
@@ -27,13 +29,20 @@ from osai.node.engine.engine import Engine
 from osai.node.engine.options import EngineOptions
 from osai.node.hosting import Host, Progress
 from osai.node.membership import SpanStatus
+from osai.node.operator import read_operator
 from osai.node.process import NodeProcess
 from osai.node.record import NodeFacts
 from osai.node.ring import Ring
 from osai.node.stages.stage import Peer
-from osai.proto import edge_pb2, edge_pb2_grpc
+from osai.node.weights.cache import open_cache
+from osai.node.weights.service import ServeLimits, WeightsService
+from osai.node.weights.spread import Spread
+from osai.proto import edge_pb2, edge_pb2_grpc, weights_pb2, weights_pb2_grpc
 
 log = logging.getLogger(__name__)
+
+EDGE = edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name
+WEIGHTS = weights_pb2.DESCRIPTOR.services_by_name["Weights"].full_name
 
 SERVER_GRACE_S = 0.2  # for the last messages to be written when the node stops; peers keep their links open
 
@@ -47,18 +56,20 @@ async def run_node(config: NodeConfig, on_ready: OnReady, progress: Progress) ->
         OsaiError: why it could not start, join or go on.
     """
     identity = load_identity(config.state_dir)
-    device = find_device(config.device)
+    device, operator = find_device(config.device), read_operator(config.operator_key, identity.node_id)
     member = await join_private(config.state_dir, identity, Role.NODE, address=config.address, token=config.token)
     tls = member.tls if member else None
     gatekeepers = [Gatekeeper(tls)] if tls else []
     server = make_server(max_message_bytes=EDGE_MAX_BYTES, pings=WATCHFUL, interceptors=gatekeepers)
     async with EdgePort.listening(server, config.listen, tls) as port:
-        await _serve(config, identity, device, server, port, member, on_ready, progress)
+        facts = replace(_facts(config, identity, device, port.port), is_private=member is not None, operator=operator)
+        await _serve(config, identity, facts, device, server, port, member, on_ready, progress)
 
 
 async def _serve(
     config: NodeConfig,
     identity: Identity,
+    facts: NodeFacts,
     device: Device,
     server: grpc.aio.Server,
     port: EdgePort,
@@ -66,7 +77,6 @@ async def _serve(
     on_ready: OnReady,
     progress: Progress,
 ) -> None:
-    facts = _facts(config, identity, device, port.port)
     loop = asyncio.get_running_loop()
     failure: asyncio.Future[OsaiError] = loop.create_future()
     options = EngineOptions(num_threads=config.num_threads)
@@ -86,14 +96,19 @@ async def _serve(
         edge_pb2_grpc.add_EdgeServicer_to_server(
             EdgeService(facts.node_id, ring, port, member.tls if member else None), server
         )
-        health = await add_standard_services(server, [edge_pb2.DESCRIPTOR.services_by_name["Edge"].full_name])
+        spread, services = _spread(config, facts.node_id, member.tls if member else None), [EDGE]
+        if config.serve_bytes_s:
+            limits = ServeLimits(bytes_a_second=config.serve_bytes_s)
+            weights_pb2_grpc.add_WeightsServicer_to_server(WeightsService(spread.stock, limits), server)
+            services.append(WEIGHTS)
+        health = await add_standard_services(server, services)
         await server.start()
 
         async def serving(spans: tuple[SpanStatus, ...]) -> None:
             await health.set_serving(serving=True)
             on_ready(facts, spans)
 
-        host = Host(config, device, ring.engine, progress)
+        host = Host(config, device, ring.engine, progress, spread)
         process = NodeProcess(config, identity, facts, ring, host, serving, member)
         failure.add_done_callback(lambda done: None if done.cancelled() else process.fail(done.result()))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -105,6 +120,10 @@ async def _serve(
             await server.stop(SERVER_GRACE_S)
             with contextlib.suppress(OsaiError):  # logged by the engine; the process ends anyway
                 await ring.engine.stop()
+
+
+def _spread(config: NodeConfig, node_id: str, tls: MemberTls | None) -> Spread:
+    return Spread(node_id, open_cache(config.cache_dir, config.cache_bytes), tls, gives=config.serve_bytes_s > 0)
 
 
 def _facts(config: NodeConfig, identity: Identity, device: Device, port: int) -> NodeFacts:

@@ -82,7 +82,7 @@ def health_routes(
     static = files(_PACKAGE) / "static"
     style = (static / "page.css").read_bytes()
     script = (static / "page.js").read_bytes()
-    privacy = (static / "privacy.md").read_bytes()
+    privacy = (static / "privacy.md").read_bytes()  # a copy: docs/ is in no wheel
 
     @router.get("/")
     async def page(request: Request) -> Response:
