@@ -1,8 +1,8 @@
 """The other end of bench `hop`: a stage that echoes, a bare gRPC stream that echoes, a TCP socket that echoes.
 
 python -m scripts.benches.echo_peer reads one line, `{"first": STAGE, "private": {"first": STAGE, "bundle": ...}}`: the
-first stage in a public and in a private swarm, each `{"node_id": ..., "address": "HOST:PORT"}`. It says where each of its
-own listens, and runs until standard input ends.
+first stage in a public and in a private swarm, each `{"node_id": ..., "address": "HOST:PORT"}`. It says where its own
+listen, and runs until standard input ends.
 """
 
 import asyncio
