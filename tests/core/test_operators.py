@@ -75,7 +75,7 @@ def test_what_is_no_key_names_nobody(key: bytes) -> None:
         trusted_operators_of_hex([key.hex()])
 
 
-@pytest.mark.parametrize("key", ["x" * 64, "me.pub", KEYS[0].hex()[:-1]])
+@pytest.mark.parametrize("key", ["x" * 64, "me.pub", KEYS[0].hex()[:-1]], ids=["letters", "a file", "too short"])
 def test_what_is_not_in_hex_names_nobody(key: str) -> None:
     with pytest.raises(InvalidRequestError, match="64 hex digits, as `osai key create`"):
         trusted_operators_of_hex([key])
