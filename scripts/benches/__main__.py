@@ -15,7 +15,9 @@ from scripts.benches import (
     recovery,
     route,
     single,
+    spread,
     step,
+    verify,
     wan,
     wire,
 )
@@ -39,6 +41,8 @@ BENCHES: dict[str, Bench] = {
     "route": lambda: route.run(route.Options()),
     "recovery": lambda: recovery.run(recovery.Options()),
     "churn": lambda: churn.run(churn.Options()),
+    "verify": lambda: verify.run(verify.Options()),
+    "spread": lambda: spread.run(spread.Options()),
     "gpu": lambda: gpu.run(gpu.Options()),
 }
 
@@ -49,7 +53,9 @@ def main() -> None:
     configure_logs("warning")
 
 
-for module in (step, single, batch, prefill, fairness, peer, memory, wire, wan, route, recovery, churn, gpu):
+for module in (
+    *(step, single, batch, prefill, fairness, peer, memory, wire, wan, route, recovery, churn, verify, spread, gpu),
+):
     main.add_command(module.command)
 
 

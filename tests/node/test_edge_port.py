@@ -37,7 +37,7 @@ class Ears:
     outboxes: dict[int, Outbox[Message]] = field(default_factory=dict)
     open_door: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def attach(self, peer: str, _member: object = None) -> tuple[int, Outbox[Message]]:
+    def attach(self, peer: str, _member: object = None, host: str = "") -> tuple[int, Outbox[Message]]:
         owner = len(self.outboxes) + 1
         self.outboxes[owner] = Outbox(peer, 4096)
         return owner, self.outboxes[owner]

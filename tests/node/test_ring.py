@@ -1,6 +1,7 @@
 """A node's ring on loopback: real links and frames around an engine whose steps the tests take."""
 
 import asyncio
+import logging
 import re
 import time
 from typing import Any
@@ -308,6 +309,7 @@ async def test_a_coordinator_that_does_not_read_loses_its_sessions(monkeypatch: 
 
 
 async def test_messages_that_a_node_does_not_take_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
     async with node(TAIL) as it:
         for message in (Message(), Message(hello=hello("x")), Message(tokens=edge_pb2.TokenBatch())):
             it.link.send(message)

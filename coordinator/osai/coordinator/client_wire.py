@@ -18,7 +18,7 @@ from osai.coordinator.api import (
     SwarmView,
     Waiting,
 )
-from osai.coordinator.resume_wire import read_resume
+from osai.coordinator.resume_wire import MAX_NAME_CHARS, read_resume
 from osai.coordinator.wire import write_stage
 from osai.core.errors import InvalidRequestError
 from osai.core.operators import trusted_operators
@@ -27,6 +27,9 @@ from osai.proto import client_pb2, common_pb2
 
 _REASONS = {"stop": common_pb2.FINISH_REASON_STOP, "length": common_pb2.FINISH_REASON_LENGTH}
 
+MAX_PROMPT_TOKENS = 2**20  # given as ids; of more a request has no room
+MAX_CHAT_MESSAGES = 16_384
+MAX_STOPS = 4096  # strings or tokens that end a generation, before it is known how many the model takes
 
 NO_CONTEXTS: Mapping[str, int] = MappingProxyType({})
 
@@ -42,10 +45,11 @@ def read_request(
         contexts: tokens that each model's context holds; they bound what may be resumed.
 
     Raises:
-        InvalidRequestError: if it has no prompt, a sampling parameter is out of its bounds, an operator's key is none,
-            or what it resumes is no session's.
+        InvalidRequestError: if it has no prompt, or too much of anything, a sampling parameter is out of its bounds, an
+            operator's key is none, or what it resumes is no session's.
         ContextExceededError: if it resumes with more tokens than the generation may have.
     """
+    _check_counts(message)
     given = {field.name: value for field, value in message.sampling.ListFields()}  # the fields that are set
     resume = read_resume(message.resume, _most_tokens(message, contexts)) if message.HasField("resume") else None
     seed = given.setdefault("seed", message.resume.seed if resume else draw_seed())
@@ -72,6 +76,20 @@ def read_request(
         trusted_operators=trusted_operators(message.trusted_operators),
         resume=resume,
     )
+
+
+def _check_counts(message: client_pb2.GenerateRequest) -> None:
+    """Before anything of a request is copied (B2 of docs/security.md)."""
+    counts = (
+        ("characters of a model's id", len(message.model_id), MAX_NAME_CHARS),
+        ("prompt tokens", len(message.token_ids.ids), MAX_PROMPT_TOKENS),
+        ("chat messages", len(message.chat.messages), MAX_CHAT_MESSAGES),
+        ("stop strings", len(message.stop), MAX_STOPS),
+        ("stop tokens", len(message.stop_token_ids), MAX_STOPS),
+    )
+    for what, count, most in counts:
+        if count > most:
+            raise InvalidRequestError(f"{count} {what} are over the limit of {most}")
 
 
 def _most_tokens(message: client_pb2.GenerateRequest, contexts: Mapping[str, int]) -> int | None:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 GREETING_DEADLINE_S = 5.0  # a peer that dials and says nothing does not hold a stream for longer
 HEARTBEAT_INTERVAL_S = 2.0  # two are missed before 5 s are over
+MAX_WISHES = 256  # of a node; it names one for each of its models
+MAX_WORD_CHARS = 255  # of a name or a precision
+MAX_REASON_CHARS = 200  # of what is logged
 MAX_SILENCE_S = 10.0  # a node that is silent for longer has lost its loop, if not its connection
 
 OnAssigned = Callable[[str, Assignment], None]
@@ -140,9 +143,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
                 self._heard(node_id, message.heartbeat)
                 self._streams.setdefault(node_id, stream)
             elif kind == "leave":
-                log.info("node %s leaves: %s", node_id, message.leave.reason)
+                log.info("node %s leaves: %s", node_id, message.leave.reason[:MAX_REASON_CHARS])
 
     async def _join(self, node_id: str, join: control_pb2.Join, stream: _Stream) -> None:
+        wishes = _read_wishes(join)
         stream.started_at_s = join.record.started_at_s
         older = self._streams.get(node_id)
         if older is not None and older is not stream and older.started_at_s > stream.started_at_s:
@@ -154,9 +158,8 @@ class ControlService(control_pb2_grpc.ControlServicer):
         welcome = control_pb2.Welcome(
             dht_addresses=self._dht_addresses, heartbeat_interval_s=HEARTBEAT_INTERVAL_S, time_s=time.time()
         )
-        wishes = [_read_wish(wish) for wish in join.wishes]
         assignments = self._registrar.joined(node_id, wishes, join.dtype, join.memory_bytes)
-        log.info("node %s (%s) has joined from %s", node_id, join.record.name, stream.context.peer())
+        log.info("node %s (%s) has joined from %s", node_id, join.record.name[:MAX_REASON_CHARS], stream.context.peer())
         await _say(stream.context, control_pb2.CoordinatorMessage(welcome=welcome))
         if self._place is not None:
             await _say(stream.context, control_pb2.CoordinatorMessage(revocations=self._place.admission.sealed))
@@ -202,6 +205,14 @@ async def _say(context: Context, message: control_pb2.CoordinatorMessage) -> Non
     with contextlib.suppress(asyncio.TimeoutError):
         async with asyncio.timeout(GREETING_DEADLINE_S):
             await context.write(message)
+
+
+def _read_wishes(join: control_pb2.Join) -> list[Wish]:
+    if len(join.wishes) > MAX_WISHES:
+        raise PeerError(f"{len(join.wishes)} wishes came; at most {MAX_WISHES} are taken")
+    if max(len(join.dtype), *(len(wish.model_id) for wish in join.wishes), 0) > MAX_WORD_CHARS:
+        raise PeerError(f"a name or precision is over the limit of {MAX_WORD_CHARS} characters")
+    return [_read_wish(wish) for wish in join.wishes]
 
 
 def _read_wish(wish: control_pb2.Wish) -> Wish:

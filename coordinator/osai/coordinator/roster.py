@@ -9,6 +9,9 @@ from osai.proto import record_pb2
 
 log = logging.getLogger(__name__)
 
+MAX_ADDRESS_CHARS = 255
+MAX_NAMED = 64  # coordinators that clients are told of; in a public swarm anybody may say that he is one
+
 
 class Roster:
     """Coordinators that live, by id, and this one's place among them."""
@@ -26,7 +29,7 @@ class Roster:
             except DecodeError as e:
                 log.warning("dropped the DHT record of coordinator %s: %s", coordinator_id, e)
                 continue
-            if record.coordinator_id == coordinator_id and record.grpc_address:
+            if record.coordinator_id == coordinator_id and 0 < len(record.grpc_address) <= MAX_ADDRESS_CHARS:
                 self._addresses[coordinator_id] = record.grpc_address
 
     @property
@@ -35,6 +38,6 @@ class Roster:
         return sum(coordinator_id < self._me for coordinator_id in self._addresses)
 
     def addresses(self, own: str) -> tuple[str, ...]:
-        """HOST:PORT of every coordinator, `own` first, then in order of their ids."""
+        """HOST:PORT of the coordinators, `own` first, then in order of their ids, and not too many."""
         others = [at for name, at in sorted(self._addresses.items()) if name != self._me and at != own]
-        return (own, *dict.fromkeys(others))
+        return (own, *list(dict.fromkeys(others))[: MAX_NAMED - 1])

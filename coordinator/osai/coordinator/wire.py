@@ -1,4 +1,7 @@
-"""Between the wire's messages and the coordinator's own data: protobuf stays here, at the edge."""
+"""Between the wire's messages and the coordinator's own data: protobuf stays here, at the edge.
+
+The B numbers are clauses of docs/security.md.
+"""
 
 import math
 
@@ -8,11 +11,17 @@ from osai.coordinator.swarm import NodeState, SpanState
 from osai.core.errors import PeerError, TrustError
 from osai.core.layers import LayerRange
 from osai.core.operators import OperatorStatement, check_operator
-from osai.core.sampling import SamplingParams
+from osai.core.sampling import MAX_LOGPROBS, SamplingParams
 from osai.proto import common_pb2, edge_pb2, record_pb2
 
 MAX_DELAYS = 64  # in a record; nodes measure those to 16 peers
 MAX_DELAY_S = 60.0  # what is longer is no worse: bounds what a record can claim
+MAX_SPANS = 256  # in a record; a node hosts one of each of its models
+MAX_LAYERS = 10_000  # as manifests have it
+MAX_NAME_CHARS = 255  # of ids, addresses and words that something is known by: longer ones are refused
+MAX_TEXT_CHARS = 1000  # of what is for people alone: cut
+MAX_TIME_S = 2.0**53  # on a node's clock
+MAX_TOKEN_ID = 2**31 - 1  # token ids travel as int32
 
 _FINISH = {common_pb2.FINISH_REASON_STOP: "stop", common_pb2.FINISH_REASON_LENGTH: "length"}
 
@@ -25,25 +34,29 @@ def read_node(record: record_pb2.NodeRecord, *, is_proven: bool = False) -> Node
         is_proven: the node that it is of has signed it, or shown its certificate: its operator may count (O4).
 
     Raises:
-        PeerError: if it lacks an id or an address, names two spans of a model, or a time in it is no time.
+        PeerError: if it lacks an id or an address, names two spans of a model, a time in it is no time, or there is
+            too much of anything (B2).
         InvalidRequestError: if a layer range is empty or negative.
     """
     if not record.node_id or not record.edge_address:
         raise PeerError("a node's record must have an id and an address")
+    _check_names(record.node_id, record.edge_address, record.state, *(delay.node_id for delay in record.delays))
+    if len(record.spans) > MAX_SPANS:
+        raise PeerError(f"node {record.node_id} names {len(record.spans)} spans; at most {MAX_SPANS} are taken")
     models = [span.model_id for span in record.spans]
     if len(set(models)) < len(models):
         raise PeerError(
             f"node {record.node_id} announces two spans of one model; it may host one", subject=record.node_id
         )
-    if not math.isfinite(record.started_at_s):
+    if not -MAX_TIME_S < record.started_at_s < MAX_TIME_S:  # also NaN
         raise PeerError(f"node {record.node_id} was started at {record.started_at_s} s", subject=record.node_id)
     operator, operator_flaw = _read_operator(record, is_proven=is_proven)
     return NodeState(
         node_id=record.node_id,
         address=record.edge_address,
-        name=record.name,
-        software=record.software,
-        device=record.device,
+        name=record.name[:MAX_TEXT_CHARS],
+        software=record.software[:MAX_TEXT_CHARS],
+        device=record.device[:MAX_TEXT_CHARS],
         memory_bytes=record.memory_bytes,
         state=record.state,
         spans=tuple(_read_span(span) for span in record.spans),
@@ -71,6 +84,18 @@ def _read_operator(record: record_pb2.NodeRecord, *, is_proven: bool) -> tuple[b
     return record.operator, ""
 
 
+def _check_names(*names: str) -> None:
+    """Before anything is copied, or told of."""
+    if (longest := max(map(len, names), default=0)) > MAX_NAME_CHARS:
+        raise PeerError(f"a name of {longest} characters is over the limit of {MAX_NAME_CHARS}")
+
+
+def _read_layers(layers: common_pb2.LayerRange) -> LayerRange:
+    if layers.end > MAX_LAYERS:
+        raise PeerError(f"layer {layers.end - 1} is announced; no model has more than {MAX_LAYERS}")
+    return LayerRange(layers.start, layers.end)
+
+
 def _read_delays(record: record_pb2.NodeRecord) -> dict[str, float]:
     if len(record.delays) > MAX_DELAYS:
         raise PeerError(f"node {record.node_id} names {len(record.delays)} delays; at most {MAX_DELAYS} are taken")
@@ -81,29 +106,42 @@ def _read_delays(record: record_pb2.NodeRecord) -> dict[str, float]:
 
 
 def _read_span(span: record_pb2.SpanRecord) -> SpanState:
+    _check_names(span.model_id, span.dtype, span.state)
+    if len(span.manifest_digest) > MAX_NAME_CHARS:
+        raise PeerError(f"a manifest's digest of {len(span.manifest_digest)} bytes is none")
     for time_s in (span.step_time_s, span.recent_step_s, span.step_in_hand_s):
         if not 0 <= time_s < math.inf:  # also NaN: it would win every comparison of costs
             raise PeerError(f"a step of {span.model_id} is said to take {time_s} s")
     return SpanState(
         model_id=span.model_id,
-        layers=LayerRange(span.span.start, span.span.end),
+        layers=_read_layers(span.span),
         manifest_digest=span.manifest_digest,
         dtype=span.dtype,
         state=span.state,
         verified=span.verified,
         num_free_kv_tokens=span.num_free_kv_tokens,
         step_time_s=span.step_time_s,
-        failure=span.failure,
+        failure=span.failure[:MAX_TEXT_CHARS],
         recent_step_s=span.recent_step_s,
         step_in_hand_s=span.step_in_hand_s,
         num_waiting_rows=span.num_waiting_rows,
-        next=LayerRange(span.next.start, span.next.end) if span.HasField("next") else None,
+        next=_read_layers(span.next) if span.HasField("next") else None,
     )
 
 
 def read_token(token: edge_pb2.Token) -> TokenEvent:
-    """Read what a tail drew."""
+    """Read what a tail drew.
+
+    Raises:
+        PeerError: if an id in it is no token's, a logprob no number, or it has more of them than anybody asks for.
+    """
     sampled = token.token
+    if len(sampled.top) > MAX_LOGPROBS:
+        raise PeerError(f"a token came with {len(sampled.top)} alternatives; at most {MAX_LOGPROBS} are asked for")
+    if max(sampled.token_id, *(other.token_id for other in sampled.top), 0) > MAX_TOKEN_ID:
+        raise PeerError(f"a token id over {MAX_TOKEN_ID} came: no model has so many")
+    if any(math.isnan(value) for value in (sampled.logprob, *(other.logprob for other in sampled.top))):
+        raise PeerError(f"a logprob of token {sampled.token_id} is no number")
     return TokenEvent(
         epoch=token.epoch,
         index=token.index,

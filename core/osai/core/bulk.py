@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from osai.core.errors import PeerError
 
-SMALL_BYTES = 2**16  # of these nothing grows beyond 3 MiB: they are not looked through, decode frames among them
+SMALL_BYTES = 2**20  # of these nothing grows beyond 25 MiB: they are not looked through, decode frames among them
 MAX_PARTS = 2**19  # 25 MiB in memory; a generation with 20 logprobs a token that fills a request has 400,000
 MAX_PACKED_BYTES = 4 * 2**20  # of numbers in one field, each of which may take four times as much: a million token ids
 MAX_DEPTH = 32  # messages of this contract are six deep; protobuf's own limit is 100
@@ -46,8 +46,8 @@ def check_bulk(data: bytes, descriptor: Any) -> None:  # noqa: ANN401 - two unre
 @cache
 def _messages(descriptor: Descriptor) -> MappingProxyType[int, Descriptor]:
     """Fields that hold messages, by their numbers."""
-    fields = [field for field in descriptor.fields if field.message_type is not None]
-    return MappingProxyType({field.number: field.message_type for field in fields})
+    kinds = {field.number: field.message_type for field in descriptor.fields}
+    return MappingProxyType({number: kind for number, kind in kinds.items() if kind is not None})
 
 
 @cache
@@ -61,11 +61,13 @@ def _walk(data: bytes, at: int, end: int, descriptor: Descriptor, room: int, dep
     """Go through the fields in data[at:end]; the room for parts that is left."""
     messages, texts = _messages(descriptor), _texts(descriptor)
     while at < end:
-        key, at = _varint(data, at)
+        key = data[at]  # mostly all of it: no call, of which there would be a million
+        key, at = (key, at + 1) if key < _MORE else _varint(data, at)
         if key & _WIRE != _BYTES:
             at = _skipped(data, at, key & _WIRE)
             continue
-        length, at = _varint(data, at)
+        length = data[at]
+        length, at = (length, at + 1) if length < _MORE else _varint(data, at)
         room -= 1
         if room < 0:
             raise PeerError(f"a message of more than {MAX_PARTS} parts is refused: send less at once")
@@ -84,7 +86,7 @@ def _walk(data: bytes, at: int, end: int, descriptor: Descriptor, room: int, dep
 def _skipped(data: bytes, at: int, wire: int) -> int:
     """Where a number ends."""
     if wire == _VARINT:
-        return _varint(data, at)[1]
+        return at + 1 if data[at] < _MORE else _varint(data, at)[1]
     if wire not in (_FIXED32, _FIXED64):  # groups, which no message of this contract has
         raise PeerError(_MALFORMED)
     return at + (4 if wire == _FIXED32 else 8)

@@ -9,6 +9,9 @@ from typing import ClassVar
 
 from osai.proto import common_pb2
 
+MAX_TOLD_CHARS = 4000  # of a peer's message
+MAX_SUBJECT_CHARS = 255
+
 
 class OsaiError(Exception):
     """Root of the tree.
@@ -184,9 +187,10 @@ _BY_CODE: dict[int, type[OsaiError]] = {
 
 
 def from_proto(error: common_pb2.Error) -> OsaiError:
-    """The typed error of a wire error; a code from a newer peer becomes an InternalError."""
-    kind, message = _BY_CODE.get(error.code, InternalError), error.message or "no reason was given"
+    """The typed error of a wire error; a code from a newer peer becomes an InternalError. What is too long is cut."""
+    kind, message = _BY_CODE.get(error.code, InternalError), error.message[:MAX_TOLD_CHARS] or "no reason was given"
+    subject = error.subject[:MAX_SUBJECT_CHARS]
     if kind is not ResourceExhaustedError:
-        return kind(message, subject=error.subject)
+        return kind(message, subject=subject)
     known = math.isfinite(error.retry_after_s) and error.retry_after_s > 0  # a peer's word: waits are made of it
-    return ResourceExhaustedError(message, subject=error.subject, retry_after_s=error.retry_after_s if known else 0.0)
+    return ResourceExhaustedError(message, subject=subject, retry_after_s=error.retry_after_s if known else 0.0)

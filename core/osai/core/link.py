@@ -22,11 +22,14 @@ from osai.core.member_channel import member_channel
 from osai.core.member_tls import MemberTls
 from osai.core.outbox import LinkConfig, Outbox, Wire
 from osai.core.protocol import check_hello, hello
+from osai.core.reading import Parser
 from osai.core.rpc import EDGE_MAX_BYTES, PATIENT, WATCHFUL, Pings, error_of
-from osai.proto import common_pb2, control_pb2, control_pb2_grpc, edge_pb2, edge_pb2_grpc
+from osai.proto import common_pb2, control_pb2, edge_pb2
 
 if TYPE_CHECKING:
     from grpc.aio import StreamStreamCall
+
+    Call = StreamStreamCall[bytes, bytes]  # of a link: messages are made and read here, where errors keep their types
 
 __all__ = ["ControlLink", "EdgeLink", "Link", "LinkConfig", "Outbox", "Wire", "control_link", "edge_link"]
 
@@ -65,7 +68,8 @@ class Link(Generic[SentT, ReceivedT]):
     Args:
         peer: the peer's id, for messages.
         address: HOST:PORT of its server.
-        dial: starts the call on a channel.
+        method: of the call that carries it, as gRPC has it.
+        parse: reads a message of the peer; it raises PeerError for bytes that are none.
         greeting: the first message, this side's hello.
         hello_of: the hello in a message of the peer; None where it is another kind of message.
         on_message: called on the loop with each message of the peer after its hello.
@@ -79,7 +83,8 @@ class Link(Generic[SentT, ReceivedT]):
         *,
         peer: str,
         address: str,
-        dial: "Callable[[grpc.aio.Channel], StreamStreamCall[SentT, ReceivedT]]",
+        method: str,
+        parse: Callable[[bytes], ReceivedT],
         greeting: SentT,
         hello_of: Callable[[ReceivedT], common_pb2.Hello | None],
         on_message: Callable[[ReceivedT], None],
@@ -91,7 +96,8 @@ class Link(Generic[SentT, ReceivedT]):
         self._pings = pings
         self.peer = peer
         self.address = address
-        self._dial = dial
+        self._method = method
+        self._parse = parse
         self._greeting = greeting
         self._hello_of = hello_of
         self._demand = demand or Demand(tls=None, role=Role.NODE)
@@ -133,7 +139,8 @@ class Link(Generic[SentT, ReceivedT]):
                 max_message_bytes=EDGE_MAX_BYTES,
                 pings=self._pings,
             ) as channel:
-                await self._talk(self._dial(channel))
+                dial: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(self._method)
+                await self._talk(dial())
         except OsaiError as e:
             reason = e
         except Exception as e:  # one message that this side can't handle must not end every other link
@@ -144,7 +151,7 @@ class Link(Generic[SentT, ReceivedT]):
             self._outbox.close(reason)
         return reason
 
-    async def _talk(self, call: "StreamStreamCall[SentT, ReceivedT]") -> None:
+    async def _talk(self, call: "Call") -> None:
         end = CallEnd(call)
         try:
             await self._greet(call)
@@ -153,24 +160,23 @@ class Link(Generic[SentT, ReceivedT]):
         except grpc.aio.AioRpcError as e:
             raise error_of(end.failure(e), self.address) from e
 
-    async def _greet(self, call: "StreamStreamCall[SentT, ReceivedT]") -> None:
+    async def _greet(self, call: "Call") -> None:
         try:
             async with asyncio.timeout(self._config.greeting_deadline_s):
-                await call.write(self._greeting)
-                answer = await call.read()
-                while answer is not grpc.aio.EOF and self._hello_of(cast("ReceivedT", answer)) is None:
-                    answer = await call.read()  # a refusal in words, perhaps: the stream's status has the typed one
+                await call.write(self._greeting.SerializeToString())
+                theirs = None
+                while theirs is None and (answer := await self._next(call)) is not None:
+                    theirs = self._hello_of(answer)  # else a refusal in words, perhaps: the status has the typed one
         except TimeoutError as e:
             waited = self._config.greeting_deadline_s
             raise UnavailableError(
                 f"{self.peer} at {self.address} did not answer within {waited:.0f} s", subject=self.peer
             ) from e
-        theirs = None if answer is grpc.aio.EOF else self._hello_of(cast("ReceivedT", answer))
         if theirs is None:
             raise UnavailableError(f"{self.peer} at {self.address} ended the link unheard", subject=self.peer)
         check_hello(theirs)
 
-    async def _carry(self, call: "StreamStreamCall[SentT, ReceivedT]") -> None:
+    async def _carry(self, call: "Call") -> None:
         self._stream = await self._dial_stream(call)
         reader = asyncio.create_task(self._read(call))
         writer = asyncio.create_task(self._write(call) if self._stream is None else self._stream.write(self._outbox))
@@ -188,7 +194,7 @@ class Link(Generic[SentT, ReceivedT]):
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
 
-    async def _dial_stream(self, call: "StreamStreamCall[SentT, ReceivedT]") -> "FrameSender[SentT] | None":
+    async def _dial_stream(self, call: "Call") -> "FrameSender[SentT] | None":
         """The bare stream where the peer offers one and it can be had; else the call carries everything."""
         offered = [value for key, value in await call.initial_metadata() or () if key == OFFER_METADATA_KEY]
         if not offered or not isinstance(offered[0], bytes):
@@ -201,13 +207,19 @@ class Link(Generic[SentT, ReceivedT]):
             return None
         return sender
 
-    async def _read(self, call: "StreamStreamCall[SentT, ReceivedT]") -> None:
-        while (message := await call.read()) is not grpc.aio.EOF:
-            self._on_message(cast("ReceivedT", message))
+    async def _read(self, call: "Call") -> None:
+        while (message := await self._next(call)) is not None:
+            self._on_message(message)
 
-    async def _write(self, call: "StreamStreamCall[SentT, ReceivedT]") -> None:
+    async def _next(self, call: "Call") -> ReceivedT | None:
+        """The peer's next message; None where it has ended the link."""
+        data = await call.read()
+        return None if data is grpc.aio.EOF else self._parse(cast("bytes", data))
+
+    async def _write(self, call: "Call") -> None:
         while True:
-            await call.write(await self._outbox.get())
+            message = await self._outbox.get()
+            await call.write(message.SerializeToString())
 
 
 EdgeLink = Link[edge_pb2.LinkMessage, edge_pb2.LinkMessage]
@@ -226,7 +238,8 @@ def edge_link(
     return Link(
         peer=peer,
         address=address,
-        dial=lambda channel: edge_pb2_grpc.EdgeStub(channel).Link(),
+        method="/osai.v1.Edge/Link",
+        parse=Parser(edge_pb2.LinkMessage.FromString),
         greeting=edge_pb2.LinkMessage(hello=hello(my_id)),
         hello_of=lambda message: message.hello if message.HasField("hello") else None,
         demand=Demand(tls=tls, role=Role.NODE, member_id=peer),
@@ -252,7 +265,8 @@ def control_link(
     return Link(
         peer=f"the coordinator at {address}",
         address=address,
-        dial=lambda channel: control_pb2_grpc.ControlStub(channel).Membership(),
+        method="/osai.v1.Control/Membership",
+        parse=Parser(control_pb2.CoordinatorMessage.FromString),
         greeting=control_pb2.NodeMessage(hello=hello(my_id)),
         hello_of=lambda message: message.hello if message.HasField("hello") else None,
         demand=Demand(tls=tls, role=Role.COORDINATOR),

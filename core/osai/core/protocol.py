@@ -2,13 +2,15 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from osai.core.errors import ProtocolMismatchError
+from osai.core.errors import PeerError, ProtocolMismatchError
 from osai.proto import common_pb2
 
 # 2: sessions go on in later epochs (ResumeSession), standbys, probes
 # 3: generations by nodes of named operators alone (GenerateRequest.trusted_operators)
 PROTOCOL_VERSION = 3
 OLDEST_PROTOCOL_VERSION = 1  # the oldest that this release still speaks
+MAX_PEER_ID_CHARS = 128  # an id has 32
+MAX_SOFTWARE_CHARS = 100  # of what is told of a peer's
 
 
 def software() -> str:
@@ -34,12 +36,16 @@ def check_hello(theirs: common_pb2.Hello) -> int:
 
     Raises:
         ProtocolMismatchError: if there is none.
+        PeerError: if the peer's id is none.
     """
+    if len(theirs.peer_id) > MAX_PEER_ID_CHARS:
+        raise PeerError(f"the peer greets with an id of {len(theirs.peer_id)} characters: is it an osai member?")
     oldest, newest = theirs.protocol_version, max(theirs.protocol_version, theirs.newest_version)
     if max(oldest, OLDEST_PROTOCOL_VERSION) > min(newest, PROTOCOL_VERSION):
         spoken = f"{OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}"
+        their_software = theirs.software[:MAX_SOFTWARE_CHARS] or "of unknown software"
         raise ProtocolMismatchError(
-            f"peer {theirs.software or 'of unknown software'} speaks protocol {_versions(oldest, newest)}, "
+            f"peer {their_software} speaks protocol {_versions(oldest, newest)}, "
             f"{software()} speaks {spoken}: upgrade the older side"
         )
     return min(newest, PROTOCOL_VERSION)

@@ -1,17 +1,23 @@
 """Between the control stream's messages and the node's own data."""
 
+from osai.core.errors import InvalidRequestError
 from osai.core.layers import LayerRange
 from osai.node.config import NodeConfig
 from osai.node.membership_actions import Assigned
 from osai.proto import common_pb2, control_pb2, record_pb2
+
+MAX_NAME_CHARS = 255
+MAX_SOURCE_CHARS = 4096  # a folder, a hub id or an address
 
 
 def read_assignment(message: control_pb2.Assignment) -> Assigned:
     """Read an assignment.
 
     Raises:
-        InvalidRequestError: if its layer range is empty or negative.
+        InvalidRequestError: if its layer range is empty or negative, or a name in it is too long (B2).
     """
+    if len(message.model_id) > MAX_NAME_CHARS or len(message.source) > MAX_SOURCE_CHARS:
+        raise InvalidRequestError("an assignment's model id or source is too long: is the coordinator osai's?")
     return Assigned(
         assignment_id=message.assignment_id,
         model_id=message.model_id,

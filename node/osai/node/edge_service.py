@@ -15,6 +15,7 @@ from osai.core.frame_receiver import FrameReceiver
 from osai.core.frame_stream import OFFER_METADATA_KEY
 from osai.core.link import Outbox
 from osai.core.member_tls import MemberTls, peer_certificate
+from osai.core.port.callers import caller_host
 from osai.core.protocol import check_hello, hello
 from osai.core.rpc import abort
 from osai.node.edge_port import EdgePort
@@ -71,7 +72,9 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         member: Peer | None,
     ) -> None:
         peer = await self._greet(messages, context, ticket, member)
-        owner, outbox = self._ring.attach(peer, member)
+        owner, outbox = (
+            self._ring.attach(peer, member) if member else self._ring.attach(peer, host=caller_host(context.peer()))
+        )
         writer = asyncio.create_task(_write(outbox, context))
         try:
             await self._read(owner, messages, stream)

@@ -7,7 +7,7 @@ from math import isfinite
 import torch
 
 from osai.core.errors import BadFrameError, OsaiError
-from osai.core.frames import FrameShape, check_batch
+from osai.core.frames import FrameShape, check_batch, check_num_frames
 from osai.node.engine.api import Rows
 from osai.node.parties import Parties
 from osai.node.stages.stage import HostedSpan
@@ -45,7 +45,12 @@ class Intake:
         self._shapes[key] = frames
 
     def rows_of(self, sender: int, batch: edge_pb2.FrameBatch) -> list[tuple[Rows, torch.Tensor]]:
-        """The rows that are to run, with their data: [count] int32 token ids, or [count, hidden_size]."""
+        """The rows that are to run, with their data: [count] int32 token ids, or [count, hidden_size].
+
+        Raises:
+            BadFrameError: if the batch has no frames, or far too many to look at.
+        """
+        check_num_frames(batch)
         rows = [read_rows(frame) for frame in batch.frames]
         spans = [self._span(sender, frame, part, batch.dtype) for frame, part in zip(batch.frames, rows, strict=True)]
         keys = {span.key for span in spans if span is not None}

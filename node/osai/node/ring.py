@@ -10,11 +10,12 @@ from typing import Self
 import torch
 
 from osai.core.admission.peer import Peer as Member
-from osai.core.errors import TrustError, from_proto
-from osai.core.frames import FrameShape
+from osai.core.errors import ResourceExhaustedError, TrustError, from_proto
+from osai.core.frames import MAX_SESSIONS_PER_BATCH, FrameShape
 from osai.core.link import Outbox
 from osai.core.link_pool import Lane, LinkPool
 from osai.core.member_tls import MemberTls
+from osai.node.budgets import BudgetConfig, Budgets
 from osai.node.engine.api import Rows, StepOutput
 from osai.node.engine.engine import Engine
 from osai.node.intake import Intake
@@ -62,6 +63,7 @@ class Ring:
         make_engine: builds the engine that runs the steps, given the callback for their outputs.
         journal_bytes: for rows that a lost successor's replacement will need; 0 keeps none.
         tls: of this node; None in a public swarm.
+        budgets: what one peer may take of this node.
 
     Attributes:
         on_echo: called with the id of a peer that returns a probe, and the seconds of the round trip.
@@ -74,8 +76,10 @@ class Ring:
         *,
         journal_bytes: int = DEFAULT_BYTES,
         tls: MemberTls | None = None,
+        budgets: BudgetConfig | None = None,
     ) -> None:
         self._me = me
+        self._budgets = Budgets(budgets)
         self.on_echo: Callable[[str, float], None] = lambda *_: None
         self._table, self._owners, self._parties = StageTable(), Owners(), Parties()
         self._intake = Intake(self._table, self._parties, self._owners.peer, self._tell)
@@ -112,14 +116,25 @@ class Ring:
         """Serve a span no longer: its sessions end here, and their owners are told. An unknown key is no error."""
         self._perform(self._table.withdraw(key))
 
-    def attach(self, peer: str, member: Member | None = None) -> tuple[int, Outbox[edge_pb2.LinkMessage]]:
+    def attach(
+        self, peer: str, member: Member | None = None, host: str = ""
+    ) -> tuple[int, Outbox[edge_pb2.LinkMessage]]:
         """A peer has dialled in: its number here, and where to put what it is to be told.
 
         Args:
             peer: as it greets.
             member: who it is, in a private swarm.
+            host: the address that it has dialled from, in a public one; empty where that is not known.
+
+        Raises:
+            ResourceExhaustedError: if it holds too many links already.
         """
         owner, outbox = self._owners.attach(peer)
+        try:
+            self._budgets.attach(owner, member.member_id if member else host or peer, time.monotonic())
+        except ResourceExhaustedError:
+            self._owners.detach(owner)
+            raise
         if member is not None:
             self._parties.attach(owner, member)
         return owner, outbox
@@ -128,6 +143,7 @@ class Ring:
         """A peer's link has ended: the sessions that it opened wait for another owner."""
         self._owners.detach(owner)
         self._parties.detach(owner)
+        self._budgets.detach(owner)
         self._table.owner_lost(owner, time.monotonic())
 
     def tick(self, now_s: float) -> None:
@@ -144,10 +160,11 @@ class Ring:
 
         Raises:
             TrustError: if a peer of its role sends no such message.
+            OsaiError: if what is in it can't be meant for anybody: a batch without frames, names that are too long.
         """
         kind = message.WhichOneof("kind")
         self._parties.check_kind(owner, kind)
-        if not self._is_due(owner, message):
+        if not self._is_due(owner, message) or not self._is_within(owner, message):
             return
         match kind:
             case "frames":
@@ -155,6 +172,7 @@ class Ring:
             case "open":
                 if await self._desk.open(owner, self._owners.peer(owner), message.open):
                     self._parties.opened(owner, message.open)
+                    self._budgets.opened(owner, message.open.session, message.open.max_total_tokens)
             case "resume":
                 self._feed(await self._desk.resume(owner, message.resume))
             case "follow":
@@ -178,6 +196,26 @@ class Ring:
             about = getattr(message, message.WhichOneof("kind") or "")
             log.warning("ignored what peer %d said of session %016x: %s", owner, about.session, e)
             self._tell(owner, write_failed(about.session, about.epoch, e))
+            return False
+        return True
+
+    def _is_within(self, owner: int, message: edge_pb2.LinkMessage) -> bool:
+        """Whether a peer's budget has room for what it sends; else it is told so of each session (B5)."""
+        about: Sequence[edge_pb2.Frame | edge_pb2.OpenSession] = ()
+        try:
+            match message.WhichOneof("kind"):
+                case "frames":
+                    batch = message.frames
+                    about = batch.frames
+                    num_rows = batch.shape[0] if batch.shape else 0
+                    self._budgets.take(owner, num_rows, len(batch.data), time.monotonic())
+                case "open":
+                    about = (message.open,)
+                    self._budgets.check_open(owner, message.open.session, message.open.max_total_tokens)
+        except ResourceExhaustedError as e:
+            log.warning("refused what peer %d sent: %s", owner, e)
+            for part in about[:MAX_SESSIONS_PER_BATCH]:
+                self._tell(owner, write_failed(part.session, part.epoch, e))
             return False
         return True
 
@@ -221,6 +259,7 @@ class Ring:
                     self._tell(action.owner, failed)
                 case Release() if not self._over:  # a link may end later than the ring; the engine ends too then
                     self._parties.forget(action.session)
+                    self._budgets.released(action.session)
                     self._desk.release(action)
 
     def _return(self, action: Return) -> None:

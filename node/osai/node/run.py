@@ -31,6 +31,7 @@ from osai.node.hosting import Host, Progress
 from osai.node.membership import SpanStatus
 from osai.node.operator import read_operator
 from osai.node.process import NodeProcess
+from osai.node.progress import LoadingProgress
 from osai.node.record import NodeFacts
 from osai.node.ring import Ring
 from osai.node.stages.stage import Peer
@@ -97,6 +98,8 @@ async def _serve(
             EdgeService(facts.node_id, ring, port, member.tls if member else None), server
         )
         spread, services = _spread(config, facts.node_id, member.tls if member else None), [EDGE]
+        if isinstance(progress, LoadingProgress):
+            progress.num_blames = lambda: spread.blames.num_blames
         if config.serve_bytes_s:
             limits = ServeLimits(bytes_a_second=config.serve_bytes_s)
             weights_pb2_grpc.add_WeightsServicer_to_server(WeightsService(spread.stock, limits), server)

@@ -1,6 +1,9 @@
-"""Between the wire's messages and the node's own data: protobuf stays here, at the edge."""
+"""Between the wire's messages and the node's own data: protobuf stays here, at the edge.
 
-from collections.abc import Iterable, Sequence
+The B numbers are clauses of docs/security.md.
+"""
+
+from collections.abc import Sequence
 
 import torch
 
@@ -20,6 +23,11 @@ WIRE_DTYPES: dict[torch.dtype, common_pb2.DType.ValueType] = {
 }
 TORCH_DTYPES = {wire: dtype for dtype, wire in WIRE_DTYPES.items()}
 
+MAX_NAME_CHARS = 255  # of a model's or peer's id, or an address
+MAX_DIGEST_BYTES = 64
+MAX_TOTAL_TOKENS = 2**24  # of a session, whatever KV there may be: no model's context is as long
+MAX_STOP_TOKENS = 4096
+
 _FINISH = {
     None: common_pb2.FINISH_REASON_UNSPECIFIED,
     "stop": common_pb2.FINISH_REASON_STOP,
@@ -31,8 +39,9 @@ def read_open(message: edge_pb2.OpenSession) -> OpenRequest:
     """Read a coordinator's OpenSession.
 
     Raises:
-        InvalidRequestError: if a number in it is out of bounds.
+        InvalidRequestError: if a number in it is out of bounds, or something in it is too long (B2).
     """
+    _check_sizes(message)
     if not 0 < message.num_prompt_tokens <= message.max_total_tokens:
         raise InvalidRequestError(
             f"a session of {message.num_prompt_tokens} prompt tokens and {message.max_total_tokens} in all can't be run"
@@ -49,7 +58,7 @@ def read_open(message: edge_pb2.OpenSession) -> OpenRequest:
         model_id=message.model_id,
         layers=LayerRange(message.span.start, message.span.end),
         manifest_digest=message.manifest_digest,
-        successor=Peer(node_id=message.successor.node_id, address=message.successor.address),
+        successor=read_peer(message.successor),
         num_prompt_tokens=message.num_prompt_tokens,
         max_total_tokens=message.max_total_tokens,
         sampling=read_sampling(message.sampling),
@@ -63,8 +72,43 @@ def read_open(message: edge_pb2.OpenSession) -> OpenRequest:
     )
 
 
+def _check_sizes(message: edge_pb2.OpenSession) -> None:
+    """Before anything of a message is copied."""
+    _check_name(message.model_id)
+    _check_name(message.predecessor)
+    lengths = (
+        ("bytes of a manifest's digest", len(message.manifest_digest), MAX_DIGEST_BYTES),
+        ("tokens in all", message.max_total_tokens, MAX_TOTAL_TOKENS),
+        ("stop tokens", len(message.stop_token_ids), MAX_STOP_TOKENS),
+        ("tokens of a prompt", len(message.prompt_token_ids), message.max_total_tokens),
+    )
+    for what, length, most in lengths:
+        if length > most:
+            raise InvalidRequestError(f"{length} {what} are over the limit of {most}")
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAX_NAME_CHARS:
+        raise InvalidRequestError(f"a name of {len(name)} characters is over the limit of {MAX_NAME_CHARS}")
+
+
+def read_peer(stage: common_pb2.Stage) -> Peer:
+    """Read whom rows are to be pushed to.
+
+    Raises:
+        InvalidRequestError: if its id or address is too long (B2).
+    """
+    _check_name(stage.node_id)
+    _check_name(stage.address)
+    return Peer(node_id=stage.node_id, address=stage.address)
+
+
 def read_resume(message: edge_pb2.ResumeSession) -> ResumeRequest:
-    """Read a coordinator's ResumeSession."""
+    """Read a coordinator's ResumeSession.
+
+    Raises:
+        InvalidRequestError: if its follower's id or address is too long (B2).
+    """
     follow = read_follow(message)
     return ResumeRequest(
         session=message.session,
@@ -76,28 +120,33 @@ def read_resume(message: edge_pb2.ResumeSession) -> ResumeRequest:
 
 
 def read_follow(message: edge_pb2.FollowSession | edge_pb2.ResumeSession) -> FollowRequest:
-    """Read a coordinator's FollowSession, or what is of it in a ResumeSession."""
+    """Read a coordinator's FollowSession, or what is of it in a ResumeSession.
+
+    Raises:
+        InvalidRequestError: if the follower's id or address is too long (B2).
+    """
     stage = message.follower
     return FollowRequest(
         session=message.session,
         epoch=message.epoch,
-        follower=Peer(node_id=stage.node_id, address=stage.address) if stage.node_id else None,
+        follower=read_peer(stage) if stage.node_id else None,
         follow_from=message.follow_from,
     )
 
 
-def read_hashes(hashes: Iterable[bytes], num_most: int) -> tuple[bytes, ...]:
+def read_hashes(hashes: Sequence[bytes], num_most: int) -> tuple[bytes, ...]:
     """Read the hashes of a session's blocks.
 
     Raises:
         InvalidRequestError: if there are more than `num_most`, or one has another length.
     """
-    read = tuple(hashes)
-    if len(read) > num_most:
-        raise InvalidRequestError(f"{len(read)} block hashes came; a session of so many tokens has at most {num_most}")
-    if any(len(each) != HASH_BYTES for each in read):
+    if len(hashes) > num_most:  # before they are copied
+        raise InvalidRequestError(
+            f"{len(hashes)} block hashes came; a session of so many tokens has at most {num_most}"
+        )
+    if any(len(each) != HASH_BYTES for each in hashes):
         raise InvalidRequestError(f"a block hash has {HASH_BYTES} bytes; one of another length came")
-    return read
+    return tuple(hashes)
 
 
 def read_sampling(message: common_pb2.SamplingParams) -> SamplingParams:

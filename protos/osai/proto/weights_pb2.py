@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18osai/proto/weights.proto\x12\x07osai.v1\"&\n\x0bHaveRequest\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\x0c\";\n\tHaveReply\x12\x0c\n\x04held\x18\x01 \x01(\x0c\x12\x0e\n\x06sought\x18\x02 \x01(\x0c\x12\x10\n\x08\x66\x65tching\x18\x03 \x01(\x0c\"\x1e\n\x0c\x46\x65tchRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\"\x19\n\tChunkPart\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32q\n\x07Weights\x12\x30\n\x04Have\x12\x14.osai.v1.HaveRequest\x1a\x12.osai.v1.HaveReply\x12\x34\n\x05\x46\x65tch\x12\x15.osai.v1.FetchRequest\x1a\x12.osai.v1.ChunkPart0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18osai/proto/weights.proto\x12\x07osai.v1\"7\n\x0bHaveRequest\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\x0c\x12\x0f\n\x07node_id\x18\x02 \x01(\t\";\n\tHaveReply\x12\x0c\n\x04held\x18\x01 \x01(\x0c\x12\x0e\n\x06sought\x18\x02 \x01(\x0c\x12\x10\n\x08\x66\x65tching\x18\x03 \x01(\x0c\"\x1e\n\x0c\x46\x65tchRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\"\x19\n\tChunkPart\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32q\n\x07Weights\x12\x30\n\x04Have\x12\x14.osai.v1.HaveRequest\x1a\x12.osai.v1.HaveReply\x12\x34\n\x05\x46\x65tch\x12\x15.osai.v1.FetchRequest\x1a\x12.osai.v1.ChunkPart0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,13 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'osai.proto.weights_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HAVEREQUEST']._serialized_start=37
-  _globals['_HAVEREQUEST']._serialized_end=75
-  _globals['_HAVEREPLY']._serialized_start=77
-  _globals['_HAVEREPLY']._serialized_end=136
-  _globals['_FETCHREQUEST']._serialized_start=138
-  _globals['_FETCHREQUEST']._serialized_end=168
-  _globals['_CHUNKPART']._serialized_start=170
-  _globals['_CHUNKPART']._serialized_end=195
-  _globals['_WEIGHTS']._serialized_start=197
-  _globals['_WEIGHTS']._serialized_end=310
+  _globals['_HAVEREQUEST']._serialized_end=92
+  _globals['_HAVEREPLY']._serialized_start=94
+  _globals['_HAVEREPLY']._serialized_end=153
+  _globals['_FETCHREQUEST']._serialized_start=155
+  _globals['_FETCHREQUEST']._serialized_end=185
+  _globals['_CHUNKPART']._serialized_start=187
+  _globals['_CHUNKPART']._serialized_end=212
+  _globals['_WEIGHTS']._serialized_start=214
+  _globals['_WEIGHTS']._serialized_end=327
 # @@protoc_insertion_point(module_scope)

@@ -23,16 +23,20 @@ class HaveRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.bytes
     """SHA-256 of the manifest's signed part"""
+    node_id: _builtins.str
+    """of who asks: who does not know it yet looks for its record at once; nothing else follows"""
     def __init__(
         self,
         *,
         manifest_digest: _builtins.bytes = ...,
+        node_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_digest", b"manifest_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_digest", b"manifest_digest", "node_id", b"node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,4 +1,7 @@
-"""The port itself: connections are told apart by their first bytes, and handed on."""
+"""The port itself: connections are told apart by their first bytes, and handed on.
+
+The B numbers are clauses of docs/security.md.
+"""
 
 import asyncio
 import logging
@@ -15,6 +18,7 @@ log = logging.getLogger(__name__)
 ANY_HOST = "0.0.0.0"  # whoever names no host means every interface
 FIRST_BYTES_DEADLINE_S = 5.0  # who connects and says nothing does not hold a socket for longer
 MAX_UNDECIDED = 512  # connections that have not said yet what they are; each has sent at most a TLS hello
+MAX_OPEN = 32_768  # connections in all: a coordinator's nodes, and its clients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +51,7 @@ class Port:
         self._classify = classify
         self._open: set[asyncio.Transport] = set()
         self._handing: set[asyncio.Task[None]] = set()
-        self.num_undecided = 0
+        self._undecided: dict[_Door, None] = {}  # the oldest first
         self.number = 0
 
     @classmethod
@@ -82,9 +86,28 @@ class Port:
         """Connections that have not been released."""
         return len(self._open)
 
-    def opened(self, transport: asyncio.Transport) -> None:
-        """Keep track of a connection, to end it with the port."""
+    @property
+    def num_undecided(self) -> int:
+        """Connections that have not said yet what they are."""
+        return len(self._undecided)
+
+    def opened(self, door: "_Door", transport: asyncio.Transport) -> None:
+        """Keep track of a connection, to end it with the port; where there are too many, others end (B6).
+
+        Of those that have not said what they are the oldest goes: honest ones say it at once.
+        """
         self._open.add(transport)
+        self._undecided[door] = None
+        if len(self._open) > MAX_OPEN:
+            log.warning("refused a connection: %d others are open", MAX_OPEN)
+            door.end()
+        elif len(self._undecided) > MAX_UNDECIDED:
+            log.warning("ended a connection: %d others have not said yet what they are", MAX_UNDECIDED)
+            next(iter(self._undecided)).end()
+
+    def decided(self, door: "_Door") -> None:
+        """A connection has said what it is, or has ended."""
+        self._undecided.pop(door, None)
 
     def released(self, transport: asyncio.Transport) -> None:
         """It has ended, or is someone else's now."""
@@ -133,16 +156,16 @@ class _Door(asyncio.Protocol):
     def __init__(self, port: Port) -> None:
         self._port = port
         self._seen = b""
-        self._is_undecided = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._port.opened(self._transport)
         self._deadline = asyncio.get_running_loop().call_later(FIRST_BYTES_DEADLINE_S, self._transport.abort)
-        self._port.num_undecided += 1
-        if self._port.num_undecided > MAX_UNDECIDED:
-            log.warning("refused a connection: %d others have not said yet what they are", MAX_UNDECIDED)
-            self._transport.abort()
+        self._port.opened(self, self._transport)
+
+    def end(self) -> None:
+        """It has taken too long, or there are too many."""
+        self._decided()
+        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._seen += data
@@ -163,6 +186,4 @@ class _Door(asyncio.Protocol):
 
     def _decided(self) -> None:
         self._deadline.cancel()
-        if self._is_undecided:
-            self._is_undecided = False
-            self._port.num_undecided -= 1
+        self._port.decided(self)

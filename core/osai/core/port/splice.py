@@ -1,9 +1,14 @@
 """Connections that are passed on to another server of this process: what comes in here goes out there."""
 
 import asyncio
+import contextlib
 import logging
+import secrets
+import socket as sockets
 from collections.abc import Callable
 from typing import cast
+
+from osai.core.port.callers import spliced_name
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +67,8 @@ async def splice(transport: asyncio.Transport, seen: bytes, socket: str, on_lost
     near = Pipe(on_lost=on_lost)
     near.take(transport)  # before there is a far end: gRPC's server speaks first
     try:
-        _, near.far = await asyncio.get_running_loop().create_unix_connection(lambda: Pipe(near), socket)
+        own = await _connected(socket, transport)
+        _, near.far = await asyncio.get_running_loop().create_unix_connection(lambda: Pipe(near), sock=own)
     except OSError as e:
         log.warning("a connection can't be served: %s", e)
         transport.abort()
@@ -73,3 +79,18 @@ async def splice(transport: asyncio.Transport, seen: bytes, socket: str, on_lost
         near.connection_lost(None)
     else:
         transport.resume_reading()
+
+
+async def _connected(socket: str, transport: asyncio.Transport) -> sockets.socket:
+    """A connection to a socket of the file system, named after who is at the other end of `transport`."""
+    own = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    try:
+        own.setblocking(False)
+        peer = transport.get_extra_info("peername") or ("",)
+        with contextlib.suppress(OSError):  # no abstract names here, or it is over: then it is nobody's
+            own.bind(spliced_name(secrets.token_hex(8), str(peer[0])))
+        await asyncio.get_running_loop().sock_connect(own, socket)
+    except BaseException:
+        own.close()
+        raise
+    return own

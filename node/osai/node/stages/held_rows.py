@@ -24,7 +24,7 @@ class HeldRows:
         if self._num_bytes + data.nbytes > MAX_HELD_BYTES:
             raise ResourceExhaustedError(f"session {rows.session:016x} has not begun, and too many rows wait for that")
         self._num_bytes += data.nbytes
-        self._held.setdefault(rows.session, []).append((rows, data, sender))
+        self._held.setdefault(rows.session, []).append((rows, data.clone(), sender))  # else all of its batch stays
 
     def take(self, session: int) -> list[tuple[Rows, torch.Tensor, int | None]]:
         """A session's rows, which are held no longer."""

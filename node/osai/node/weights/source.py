@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from osai.core.errors import SetupError, WeightsError
 from osai.core.manifest.names import TEMPLATES_FOLDER, is_plain_name
@@ -39,6 +39,19 @@ class CheckpointSource(Protocol):
 
     def describe(self) -> str:
         """The source in words, for messages."""
+        ...
+
+
+@runtime_checkable
+class SecondSource(CheckpointSource, Protocol):
+    """One that can give bytes anew, from elsewhere."""
+
+    def read_again(self, file: str, begin: int, end: int) -> bytes | bytearray:
+        """As `read`, after what that gave has proved wrong.
+
+        Raises:
+            WeightsError: if there is no other place to have them from.
+        """
         ...
 
 
