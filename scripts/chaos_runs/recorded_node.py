@@ -16,6 +16,7 @@ from scripts.chaos_runs.recording import Recording
 from osai.core.errors import BadFrameError, OsaiError, UnavailableError
 from osai.core.link import EdgeLink, Link
 from osai.core.manifest import parse
+from osai.core.reading import Parser
 from osai.core.rpc import EDGE_MAX_BYTES, WATCHFUL, abort, bind, insecure_channel, make_server
 from osai.proto import common_pb2, control_pb2, control_pb2_grpc, edge_pb2, edge_pb2_grpc
 
@@ -166,7 +167,8 @@ class RecordedNode(edge_pb2_grpc.EdgeServicer):
             link: EdgeLink = Link(
                 peer=stage.node_id,
                 address=stage.address,
-                dial=lambda channel: edge_pb2_grpc.EdgeStub(channel).Link(),
+                method="/osai.v1.Edge/Link",
+                parse=Parser(edge_pb2.LinkMessage.FromString),
                 greeting=self._hello,
                 hello_of=lambda message: message.hello if message.HasField("hello") else None,
                 on_message=lambda _: None,
