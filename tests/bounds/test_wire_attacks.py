@@ -5,8 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -33,7 +32,10 @@ def victim() -> Iterator[Victim]:
         assert process.stdin is not None
         yield Victim(**json.loads(process.stdout.readline()), pid=process.pid)
         process.stdin.close()
-        assert process.wait(20) == 0
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 class Memory:
@@ -50,56 +52,61 @@ class Memory:
         return int(peak.split()[1]) * 1024 - self._before
 
 
-@asynccontextmanager
-async def honest(victim: Victim) -> AsyncIterator[list[float]]:
-    """A session with rows, probes and generations, round after round; the seconds of each."""
-    told: list[Message] = []
-    link = edge_link("me", victim.edge, "honest", told.append)
-    running = asyncio.create_task(link.run())
-    link.send(Message(open=open_session(1, MIDDLE, NEXT, max_total_tokens=2**20)))
-    rounds: list[float] = []
+class Honest:
+    """A peer and client that does what is due, round after round: a row, a probe, a generation."""
 
-    async def go_on() -> None:
-        async with insecure_channel(victim.coordinator) as channel:
-            stub, clock_s = client_pb2_grpc.CoordinatorStub(channel), asyncio.get_running_loop().time
-            while True:
-                begun_s, number = clock_s(), len(rounds)
-                async with asyncio.timeout(ROUND_DEADLINE_S):
-                    link.send(write_batch([rows(1, position=number, count=1)], hidden(1)))
-                    link.send(Message(probe=edge_pb2.Probe(sent_ns=number)))
-                    request = client_pb2.GenerateRequest(prompt="x" * (number + 1))
-                    events = [event async for event in stub.Generate(request)]
-                    assert events[-1].finished.num_prompt_tokens == number + 1
-                    while told[-1].echo.sent_ns != number or len(told) < 2:
-                        await asyncio.sleep(0.001)
-                assert all(message.WhichOneof("kind") in ("opened", "echo") for message in told), told[-1]
-                rounds.append(clock_s() - begun_s)
-                await asyncio.sleep(0.02)
+    def __init__(self, victim: Victim) -> None:
+        self.num_rounds = 0
+        self._victim, self._told = victim, list[Message]()
+        self._link = edge_link("me", victim.edge, "honest", self._told.append)
 
-    going = asyncio.create_task(go_on())
-    try:
-        yield rounds
-        num_rounds = len(rounds)
-        async with asyncio.timeout(ROUND_DEADLINE_S):
-            while len(rounds) <= num_rounds and not going.done():  # noqa: ASYNC110 - it has no event
-                await asyncio.sleep(0.005)
-    finally:
-        going.cancel()
-        await asyncio.wait([going])
-        running.cancel()
-        await asyncio.wait([running])
-    if not going.cancelled():
-        going.result()
-    assert len(rounds) > 1
+    async def run(self) -> None:
+        """Go on until cancelled; raises where anything is not as it must be."""
+        running = asyncio.create_task(self._link.run())
+        self._link.send(Message(open=open_session(1, MIDDLE, NEXT, max_total_tokens=2**20)))
+        try:
+            async with insecure_channel(self._victim.coordinator) as channel:
+                while True:
+                    async with asyncio.timeout(ROUND_DEADLINE_S):
+                        await self._round(client_pb2_grpc.CoordinatorStub(channel))
+                    self.num_rounds += 1
+                    await asyncio.sleep(0.02)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    async def _round(self, stub: "client_pb2_grpc.CoordinatorAsyncStub") -> None:
+        number = self.num_rounds
+        self._link.send(write_batch([rows(1, position=number, count=1)], hidden(1)))
+        self._link.send(Message(probe=edge_pb2.Probe(sent_ns=number)))
+        request = client_pb2.GenerateRequest(prompt="x" * (number + 1))
+        events = [event async for event in stub.Generate(request)]
+        assert events[-1].finished.num_prompt_tokens == number + 1
+        while len(self._told) < number + 2:  # noqa: ASYNC110 - links report by callback
+            await asyncio.sleep(0.001)
+        assert self._told[-1] == Message(echo=edge_pb2.Probe(sent_ns=number))
+
+    async def rounds(self, going: "asyncio.Task[None]", count: int) -> None:
+        """Return once so many more rounds are through; raises what has ended them."""
+        due = self.num_rounds + count
+        while self.num_rounds < due and not going.done():  # noqa: ASYNC110 - rounds are no events
+            await asyncio.sleep(0.005)
+        if going.done():
+            going.result()
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
 async def test_an_attack_ends_with_typed_errors_and_costs_honest_peers_nothing(victim: Victim, name: str) -> None:
-    async with honest(victim) as rounds:
-        while not rounds:  # noqa: ASYNC110 - the process is warm then
-            await asyncio.sleep(0.01)
+    honest = Honest(victim)
+    going = asyncio.create_task(honest.run())
+    try:
+        await honest.rounds(going, 3)  # the process is warm by then
         memory = Memory(victim.pid)
         told = await ATTACKS[name](victim)
-        assert len(told) == NUM_TOLD[name]
-        assert all(isinstance(error, OsaiError) and not isinstance(error, InternalError) for error in told), told
+        await honest.rounds(going, 3)
+    finally:
+        going.cancel()
+        await asyncio.wait([going])
+    assert len(told) == NUM_TOLD[name]
+    assert all(isinstance(error, OsaiError) and not isinstance(error, InternalError) for error in told), told
     assert memory.grown_bytes < MAX_GROWN_BYTES, f"{memory.grown_bytes / 2**20:.0f} MiB"

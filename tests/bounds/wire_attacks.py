@@ -69,17 +69,18 @@ async def said(address: str, method: str, *messages: bytes, greeting: bytes = b"
 async def undecodable(victim: Victim) -> list[OsaiError]:
     """Bytes that are no message, to every call."""
     calls = [(victim.coordinator, method) for method in (*UNARY, MEMBERSHIP)] + [(victim.edge, LINK)]
-    return [await said(*call, data) for call in calls for data in (b"\xff", b"\x0a\x05abc", b"\x0a\x02\xff\xfe")]
+    return [await said(*call, data) for call in calls for data in (b"\xff", b"\x0a\x05abc")]
 
 
 async def swelling(victim: Victim) -> list[OsaiError]:
     """Few bytes that would be many in memory."""
     parts = MAX_PARTS + 10
-    told = [await said(victim.coordinator, GENERATE, field(number, inner * parts)) for number, inner in
-            ((4, b"\x0a\0"), (10, b"\x22\0"))]  # fmt: skip
-    for inner in (field(2, b"\x0a\0" * 8 * parts), field(3, b"\x62\0" * 8 * parts), field(2, field(3, b"\1" * 2**23))):
-        told.append(await said(victim.edge, LINK, inner, greeting=GREETING))
-    return told
+    requests = (field(4, b"\x0a\0" * parts), field(10, b"\x22\0" * parts))
+    frames = (field(2, b"\x0a\0" * 8 * parts), field(3, b"\x62\0" * 8 * parts), field(2, field(3, b"\1" * 2**23)))
+    return [
+        *[await said(victim.coordinator, GENERATE, request) for request in requests],
+        *[await said(victim.edge, LINK, message, greeting=GREETING) for message in frames],
+    ]
 
 
 async def oversized(victim: Victim) -> list[OsaiError]:
@@ -132,7 +133,7 @@ async def headers(victim: Victim) -> list[OsaiError]:
     async with insecure_channel(victim.coordinator) as channel:
         greet: Any = channel.unary_unary(UNARY[0])
         told = []
-        for i in range(50):
+        for i in range(10):
             try:
                 async with asyncio.timeout(DEADLINE_S):
                     await greet(b"\x08\1", metadata=((f"x-{i}", "v" * 2**16),))
@@ -198,4 +199,4 @@ ATTACKS: dict[str, Attack] = {
     "odd frames": odd_frames,
     "silence": silence,
 }
-NUM_TOLD = {"undecodable": 18, "swelling": 5, "oversized": 3, "bombs": 2, "headers": 50, "odd frames": 11, "silence": 0}
+NUM_TOLD = {"undecodable": 12, "swelling": 5, "oversized": 3, "bombs": 2, "headers": 10, "odd frames": 11, "silence": 0}

@@ -33,7 +33,7 @@ class _Receiver:
     def __init__(self) -> None:
         self.arrived: asyncio.Queue[float] = asyncio.Queue()
 
-    def attach(self, peer: str, _member: object = None, host: str = "") -> tuple[int, Outbox[edge_pb2.LinkMessage]]:
+    def attach(self, peer: str, *_who: object, **_where: str) -> tuple[int, Outbox[edge_pb2.LinkMessage]]:
         return 1, Outbox(peer, 1)
 
     def detach(self, owner: int) -> None:
