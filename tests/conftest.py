@@ -5,6 +5,7 @@ import pytest
 SWARM = "swarm"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Swarms have their deadlines: they never run two at a time. They take the longest, and so come first."""
     for item in items:
