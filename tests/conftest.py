@@ -1,14 +1,24 @@
 """How tests are shared out to processes: swarms one after another in one of them, all else a file at a time beside."""
 
+from typing import Any
+
 import pytest
 
-SWARM = "swarm"
+SWARM = "tests/swarm/"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Swarms have their deadlines: they never run two at a time. They take the longest, and so come first."""
-    for item in items:
-        is_swarm = item.get_closest_marker("swarm") is not None
-        item.add_marker(pytest.mark.xdist_group(SWARM if is_swarm else item.path.as_posix()))
-    items.sort(key=lambda item: item.get_closest_marker("swarm") is None)
+    """Swarms take the longest, and so come first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(SWARM))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - xdist has no types
+    """Swarms have their deadlines: they never run two at a time."""
+    from xdist.scheduler import LoadScopeScheduling  # only where tests are shared out
+
+    class Shared(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return SWARM if nodeid.startswith(SWARM) else nodeid.split("::", 1)[0]
+
+    return Shared(config, log)
