@@ -15,7 +15,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - xdist has no types
     """Swarms have their deadlines: they never run two at a time."""
-    from xdist.scheduler import LoadScopeScheduling  # only where tests are shared out
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
     class Shared(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -290,6 +291,28 @@ async def test_who_is_revoked_while_it_gives_is_left_at_once(
         mine.revoke(swarm.revoked(holders))
         assert_right(await load)
     assert f"node {holders.me.member_id} is revoked" in caplog.text
+
+
+async def test_a_peer_whose_connection_breaks_half_way_is_blamed_and_the_rest_comes_from_elsewhere(
+    checkpoint: tuple[Path, SignedManifest],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peer_chunks, "PART_DEADLINE_S", 10.0)
+    folder, signed = checkpoint
+    records, bad = Records(), BadService(signed, folder, "stalls")
+    async with node("me", records, ChunkCache(tmp_path, ROOM)) as me, AsyncExitStack() as stack:
+        records.add("bad", await stack.enter_async_context(serving(bad)), signed.digest)
+        load = asyncio.create_task(me.load(signed, Origin(source=Far(CountedSource(folder)))))
+        async with asyncio.timeout(5):
+            while not bad.asked:  # noqa: ASYNC110 - a server's list
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # the first half is on its way
+        await stack.aclose()
+        assert_right(await load)
+        assert me.spread.blames.num_blames >= 1
+        assert "node bad " in caplog.text
 
 
 async def test_two_processes_worth_of_nodes_share_one_cache(

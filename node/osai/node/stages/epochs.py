@@ -49,6 +49,7 @@ def take(entry: StageSession | None, rows: Rows) -> Literal["run", "hold", "drop
         return "drop"
     if entry.waiting:
         return "hold"
+    entry.before = entry.landed, entry.due
     if entry.due is None:  # all stages' rows begin where the first of them lacks KV
         entry.landed = min(entry.landed, rows.position)
     elif rows.position != entry.due:

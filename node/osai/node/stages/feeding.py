@@ -50,7 +50,7 @@ class Feeding:
         try:
             match self._table.take(rows):
                 case "run":
-                    self._engine.submit(Input(rows=rows, data=data.long() if data.dtype == torch.int32 else data))
+                    self._run(rows, data)
                 case "hold":
                     self._held.add(rows, data, sender)
                 case "drop":
@@ -61,3 +61,10 @@ class Feeding:
                 self._perform(self._table.fail(rows.session, e))
             else:
                 self._tell(sender, write_failed(rows.session, rows.epoch, e))
+
+    def _run(self, rows: Rows, data: torch.Tensor) -> None:
+        try:
+            self._engine.submit(Input(rows=rows, data=data.long() if data.dtype == torch.int32 else data))
+        except OsaiError:
+            self._table.untake(rows)
+            raise

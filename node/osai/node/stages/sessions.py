@@ -43,6 +43,7 @@ class StageSession:
         num_known: rows before this position are prefill.
         landed: rows before it are through the engine.
         due: the next row that comes in; None before the first of the epoch.
+        before: `landed` and `due` as they were before the rows that were let run last.
         waiting: it is to be told where the epoch begins (ResumeRequest), and runs nothing before.
         successor: where rows go; None where they go nowhere, or the way is lost.
         follower: the successor's standby.
@@ -58,6 +59,7 @@ class StageSession:
     num_known: int
     landed: int = 0
     due: int | None = None
+    before: tuple[int, int | None] = (0, None)
     waiting: bool = False
     successor: Way | None = None
     follower: Way | None = None

@@ -122,6 +122,12 @@ class StageTable:
         """
         return stage_epochs.take(self._sessions.get(rows.session), rows)
 
+    def untake(self, rows: Rows) -> None:
+        """Rows that `take` has just let run were refused: they have not come, and the right ones still may (B4)."""
+        entry = self._sessions.get_current(rows.session, rows.epoch)
+        if entry is not None:
+            entry.landed, entry.due = entry.before
+
     def stepped(self, output: StepOutput) -> list[Action]:
         """What follows from one step of the engine; rows of sessions closed meanwhile are left out."""
         failed = [action for rows, error in output.failed for action in self.fail(rows.session, error)]
