@@ -198,6 +198,6 @@ def test_a_record_of_another_node_is_not_taken_from_who_signed_it() -> None:
     said = record_pb2.NodeRecord(node_id="a", edge_address="h:1", state="ready", sequence=7)
     discovery._found("b", said.SerializeToString())
     discovery._found("a", b"\xff")
-    assert swarm.nodes == ()
+    assert len(swarm.nodes) == 0
     discovery._found("a", said.SerializeToString())
-    assert [seen.node_id for seen in swarm.nodes] == ["a"]
+    assert [each.node_id for each in swarm.nodes] == ["a"]

@@ -55,7 +55,7 @@ class ChunkPlan:
         self._source = PlanSource(config, no_source)
         self._requests = PlanRequests(config, chunks)
         self._idle_s = self._held_back_s = 0.0
-        self._ticked_s = now_s
+        self._ticked_s = self._awake_s = now_s
 
     @property
     def missing(self) -> int:
@@ -90,10 +90,11 @@ class ChunkPlan:
     def met(self, peer: str, now_s: float) -> None:
         """There is a peer that may have chunks, or fetch some: the source is left alone until it has said."""
         if self._held_back_s < self._config.patience_s:  # there may be no end to them
-            self._peers.met(peer, now_s + self._config.settle_s)
+            self._peers.met(peer, now_s + self._config.hear_s)
 
     def told(self, peer: str, held: int, sought: int, fetching: int, now_s: float) -> list[Action]:
         """A peer says what it has, seeks, and gets from outside."""
+        self._wake(now_s)
         self._peers.told(peer, held, sought, fetching, now_s)
         return self._next(now_s)
 
@@ -111,6 +112,7 @@ class ChunkPlan:
 
     def arrived(self, request: int, sha256: str, now_s: float) -> list[Action]:
         """A request has brought as many bytes as the chunk has, with this digest."""
+        self._wake(now_s)
         asked = self._requests.get(request)
         if asked is None:  # it came too late
             return []
@@ -126,6 +128,7 @@ class ChunkPlan:
 
     def failed(self, request: int, fault: Fault, now_s: float, reason: str = "") -> list[Action]:
         """A request has brought nothing that can be used; `reason`: what the source said."""
+        self._wake(now_s)
         return [*self._fail(request, fault, now_s, reason), *self._next(now_s)]
 
     def _fail(self, request: int, fault: Fault, now_s: float, reason: str) -> list[Action]:
@@ -148,16 +151,21 @@ class ChunkPlan:
     def tick(self, now_s: float) -> list[Action]:
         """Time passes."""
         actions: list[Action] = []
+        self._wake(now_s)
         passed_s, self._ticked_s = now_s - self._ticked_s, now_s
-        if passed_s > MAX_TICK_S:
-            self._requests.slept(passed_s)
-            self._peers.slept(passed_s)
         for request in self._requests.overdue(now_s):
             failed = self._fail(request.number, Fault.STALLED, now_s, "it gave nothing in time")
             actions += [Cancel(request.number), *failed]
         self._peers.look_for_lags(self.missing, now_s)
         self._count_waiting(min(passed_s, MAX_TICK_S), now_s)
         return [*actions, *self._next(now_s)]
+
+    def _wake(self, now_s: float) -> None:
+        """Where nothing was heard for long, not even a tick, it was this node that was held up."""
+        slept_s, self._awake_s = now_s - self._awake_s, now_s
+        if slept_s > MAX_TICK_S:
+            self._requests.slept(slept_s)
+            self._peers.slept(slept_s)
 
     def _count_waiting(self, passed_s: float, now_s: float) -> None:
         """Others may get something again and again, and so slowly that this node waits for ever; or new ones come."""

@@ -122,6 +122,7 @@ class PlanPeers:
         """This node heard nobody for so long."""
         for view in self._views.values():
             view.grown_s += seconds
+        self._unheard = {peer: until_s + seconds for peer, until_s in self._unheard.items()}
 
     def forget(self, peer: str) -> None:
         """A peer is not there any more."""
