@@ -20,7 +20,7 @@ from osai.node.wire import write_batch
 from osai.proto import client_pb2, client_pb2_grpc, edge_pb2
 
 MAX_GROWN_BYTES = 64 * 2**20
-ROUND_DEADLINE_S = 15.0
+ROUND_DEADLINE_S = 30.0
 
 
 @pytest.fixture(scope="module")

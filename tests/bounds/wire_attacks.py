@@ -113,7 +113,7 @@ async def on_stream(victim: Victim, data: bytes) -> OsaiError:
 
 async def bombs(victim: Victim) -> list[OsaiError]:
     """A GiB of zeros in a MiB of gzip, as a request and as a frame."""
-    message = grpc_message(gzip_bomb(2**30), compressed=True)
+    message = grpc_message(await asyncio.to_thread(gzip_bomb, 2**30), compressed=True)
     return [await bombed(victim.coordinator, GENERATE, message), await bombed(victim.edge, LINK, message)]
 
 
