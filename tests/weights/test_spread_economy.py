@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,24 +90,29 @@ def test_two_that_die_one_after_the_other_are_both_replaced() -> None:
     assert source.reads.total() <= 1.05 * COUNT + lost
 
 
-class Trickler(Peer):
-    """Seeks everything, says that it gets a little more each time, and gives nothing of use."""
+class Pretender(Peer):
+    """Seeks everything, and says that it gets it. It has two chunks, and tells now of the one, now of the other.
 
-    def __init__(self, name: str, count: int) -> None:
-        super().__init__(name, 0)
-        self._count, self._asked = count, 0
+    So it always seems to get something; `stops`: it does so for four times only.
+    """
+
+    def __init__(self, name: str, count: int, *, stops: bool) -> None:
+        super().__init__(name, 0b11)
+        self._everything, self._stops, self._asked = whole(count), stops, 0
 
     def says(self) -> tuple[int, int, int]:
         self._asked += 1
-        everything = whole(self._count)
-        return whole(min(self._asked // 8, 3)), everything, everything
+        turn = min(self._asked // 8, 4) if self._stops else self._asked // 8
+        return 1 << turn % 2, self._everything, self._everything
 
 
-def test_who_only_pretends_to_fetch_holds_nobody_up_for_long() -> None:
+@pytest.mark.parametrize("stops", [True, False])
+def test_who_only_pretends_to_fetch_holds_nobody_up_for_long(stops: bool) -> None:
     clock, source, nodes = group([whole(COUNT)], [0.0])
-    nodes[0].meet(Trickler("node-x", COUNT))
+    nodes[0].meet(Pretender("node-x", COUNT, stops=stops))
     assert clock.run(lambda: all_have(nodes, [whole(COUNT)]), 90.0)
-    assert source.reads.total() == COUNT
+    assert source.reads.total() == COUNT - 2
+    assert not nodes[0].blamed
 
 
 def test_a_liar_among_those_who_join_is_blamed_by_all_and_costs_no_second_copy() -> None:

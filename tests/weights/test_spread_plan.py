@@ -187,6 +187,21 @@ def test_the_source_waits_until_a_node_that_has_just_come_has_said_what_it_has()
     assert not any(beaten >> chunk & 1 for chunk in source.reads)
 
 
+def test_the_source_waits_for_a_peer_that_fetches_too_and_has_said_nothing_for_seconds() -> None:
+    clock, source = Clock(), Source(took_s=1.0)
+    node = Node("me", clock, chunks_of(40), source, 1)
+    node.start(whole(40))
+    node.do(node.plan.told("other", 0, whole(40), 0, 0.0))  # and no more
+    for i in range(1, 6):
+        clock.after(i / 2, lambda: node.do(node.plan.told("other", 0, whole(40), 0, clock.now_s)))
+    assert clock.run(lambda: bool(source.reads), 30.0)
+    clock.run(lambda: clock.now_s > 5.0, 30.0)
+    before = source.reads.total()
+    clock.run(lambda: clock.now_s > 9.0, 30.0)
+    assert source.reads.total() == before
+    assert clock.run(lambda: node.is_done, 90.0)  # there is an end to it
+
+
 def test_no_number_of_newcomers_keeps_a_node_from_the_source_for_ever() -> None:
     clock, source = Clock(), Source()
     node = Node("me", clock, chunks_of(8), source, 1)

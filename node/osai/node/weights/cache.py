@@ -72,19 +72,24 @@ class ChunkCache:
 
     def read(self, sha256: str) -> bytearray | None:
         """A chunk's bytes, which nobody has verified since they were written; None where it is not here."""
-        path = self._path(sha256)
         try:
-            with path.open("rb", buffering=0) as file:
-                found = os.fstat(file.fileno())
-                data = bytearray(found.st_size)
-                view, filled = memoryview(data), 0
-                while filled < len(data) and (count := file.readinto(view[filled:])):
+            data = bytearray(self._path(sha256).stat().st_size)
+        except OSError:
+            return None
+        return data if self.read_into(sha256, memoryview(data)) else None
+
+    def read_into(self, sha256: str, memory: memoryview) -> bool:
+        """As `read`, to where the bytes are to stay; False, with anything in the memory, where it has another size."""
+        try:
+            with self._path(sha256).open("rb", buffering=0) as file:
+                found, filled = os.fstat(file.fileno()), 0
+                while filled < len(memory) and (count := file.readinto(memory[filled:])):
                     filled += count
                 if time.time() - found.st_mtime > TOUCH_S:
                     os.utime(file.fileno())
         except OSError:
-            return None
-        return data[:filled] if filled < len(data) else data
+            return False
+        return found.st_size == filled == len(memory)
 
     def put(self, chunk: Hashed) -> bool:
         """Keep a chunk; whether it is here now. A disk that is full or read-only is told of in the log."""

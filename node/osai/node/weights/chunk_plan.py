@@ -89,8 +89,7 @@ class ChunkPlan:
 
     def met(self, peer: str, now_s: float) -> None:
         """There is a peer that may have chunks, or fetch some: the source is left alone until it has said."""
-        if self._held_back_s < self._config.patience_s:  # there may be no end to them
-            self._peers.met(peer, now_s + self._config.hear_s)
+        self._peers.met(peer, now_s + self._config.hear_s)
 
     def told(self, peer: str, held: int, sought: int, fetching: int, now_s: float) -> list[Action]:
         """A peer says what it has, seeks, and gets from outside."""
@@ -171,12 +170,16 @@ class ChunkPlan:
         """Others may get something again and again, and so slowly that this node waits for ever; or new ones come."""
         if not self._requests and self.missing & self._peers.awaited():
             self._idle_s += passed_s
-        if self._peers.are_unheard(now_s):
+        if self._is_held_back(now_s):
             self._held_back_s += passed_s
         if self._idle_s >= self._config.idle_s:
             self._idle_s -= self._config.patience_s
             for view in self._peers.in_charge(self.missing):
                 view.passed_over = True
+
+    def _is_held_back(self, now_s: float) -> bool:
+        """Whether the source is left alone, since others may be about to read the same; there is an end to that."""
+        return self._held_back_s < self._config.patience_s and self._peers.are_unheard(now_s)
 
     def _next(self, now_s: float) -> list[Action]:
         """Ask for more, as far as there is anyone to ask."""
@@ -195,7 +198,7 @@ class ChunkPlan:
     def _next_of_source(self, left: int, now_s: float) -> list[Action]:
         """Of the chunks that come from nobody else: read what can be read, and give up what nobody will ever have."""
         actions: list[Action] = []
-        readable = 0 if self._peers.are_unheard(now_s) else self._source.readable(left, now_s)
+        readable = 0 if self._is_held_back(now_s) else self._source.readable(left, now_s)
         while readable and self._requests.num_of_source < self._config.from_source:
             chunk = self._choose(readable, rarest=False)
             readable &= ~(1 << chunk)

@@ -8,7 +8,7 @@ import torch
 
 from osai.core.errors import WeightsError
 from osai.core.manifest import Chunk, FileEntry, Manifest, TensorEntry
-from osai.node.weights.source import CheckpointSource, SecondSource
+from osai.node.weights.source import CheckpointSource, PlacingSource, SecondSource
 
 NUM_THREADS = 2  # for one entry: the next chunk is read while this one is hashed
 
@@ -34,7 +34,7 @@ class ChunkReader:
             WeightsError: if they can't be read or differ from the manifest.
         """
         chunks = self._manifest.chunks_of(entry)
-        if len(chunks) == 1:  # most of them: what the source gives is the tensor
+        if len(chunks) == 1 and not isinstance(self._source, PlacingSource):  # what the source gives is the tensor
             data = self._fetch(entry, chunks[0])
             owned = data if isinstance(data, bytearray) else bytearray(data)
             self._accept(entry, chunks[0], owned)
@@ -54,9 +54,12 @@ class ChunkReader:
         def place(chunk: Chunk) -> None:
             at = chunk.begin - chunks[0].begin
             own = whole[at : at + chunk.size_bytes]
-            own[:] = self._fetch(entry, chunk)
+            self._place(entry, chunk, own)
             self._accept(entry, chunk, own)  # M16: of its place, not of what was copied there
 
+        if len(chunks) == 1:
+            place(chunks[0])
+            return
         pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="chunks")
         try:
             placed = [pool.submit(place, chunk) for chunk in chunks]
@@ -66,6 +69,16 @@ class ChunkReader:
         for future in placed:
             if not future.cancelled():
                 future.result()
+
+    def _place(self, entry: FileEntry | TensorEntry, chunk: Chunk, own: memoryview) -> None:
+        if not isinstance(self._source, PlacingSource):
+            own[:] = self._fetch(entry, chunk)
+            return
+        what, subject = _words(entry)
+        try:
+            self._source.read_into(chunk.file, chunk.begin, own)
+        except WeightsError as e:
+            raise WeightsError(f"{what} can't be read: {e.message}", subject=subject) from e
 
     def _fetch(self, entry: FileEntry | TensorEntry, chunk: Chunk, *, again: bool = False) -> bytes | bytearray:
         what, subject = _words(entry)

@@ -20,6 +20,7 @@ class PlanConfig:
         settle_s: between the moment at which others can ask what this node wants, and its first read of the source: by
             then the nodes that join together know of each other.
         hear_s: for which the source is left alone after a new peer has come, unless that says sooner what it has.
+        stale_s: what a peer that fetches too has said is good for so long; then it is waited for to say more, as above.
         idle_s: for which this node waits for others in all, before it takes over what the slowest was to fetch.
         rest_s, max_rest_s: for which a peer is left alone after a failure; it doubles.
         source_tries: reads of one chunk.
@@ -34,6 +35,7 @@ class PlanConfig:
     patience_s: float = 10.0
     settle_s: float = 3.0
     hear_s: float = 5.0
+    stale_s: float = 2.0
     idle_s: float = 30.0
     rest_s: float = 0.5
     max_rest_s: float = 8.0

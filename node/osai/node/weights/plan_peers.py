@@ -24,6 +24,7 @@ class PeerView:
         num_asked: requests that it has not answered.
         rest_s: for which it will be left alone after its next failure.
         vain_since_s: since when it has given nothing of what it was asked for.
+        told_s: when it said so.
         grown_s: when it last had more chunks, or more became its to fetch.
         is_slow: it gave its last large chunk slowly.
         lags: it has got nothing for long.
@@ -34,6 +35,7 @@ class PeerView:
     goes_before: int
     grown_s: float
     rest_s: float
+    told_s: float = 0.0
     held: int = 0
     sought: int = 0
     fetching: int = 0
@@ -48,6 +50,7 @@ class PeerView:
         """What it has said last."""
         if held & ~self.held:
             self.grown_s, self.lags = now_s, False
+        self.told_s = now_s
         self.held, self.sought, self.fetching = held, sought, fetching & sought
 
     @property
@@ -114,9 +117,12 @@ class PlanPeers:
             self._unheard[peer] = until_s
 
     def are_unheard(self, now_s: float) -> bool:
-        """Whether any is still to say for the first time what it has."""
+        """Whether any is still to say what it has: for the first time, or anew."""
         self._unheard = {peer: until_s for peer, until_s in self._unheard.items() if now_s < until_s}
-        return bool(self._unheard)
+        stale_s = self._config.stale_s
+        return bool(self._unheard) or any(
+            view.sought and stale_s <= now_s - view.told_s < stale_s + self._config.hear_s for view in self
+        )
 
     def slept(self, seconds: float) -> None:
         """This node heard nobody for so long."""

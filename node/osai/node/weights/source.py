@@ -55,6 +55,19 @@ class SecondSource(CheckpointSource, Protocol):
         ...
 
 
+@runtime_checkable
+class PlacingSource(CheckpointSource, Protocol):
+    """One that can put bytes where they are to stay: it spares a copy, and memory that is used once."""
+
+    def read_into(self, file: str, begin: int, memory: memoryview) -> None:
+        """As `read`, of as many bytes as the memory has; it may hold anything where that fails.
+
+        Raises:
+            WeightsError: if the file or some of the bytes can't be had.
+        """
+        ...
+
+
 def read_file(source: CheckpointSource, file: str, max_bytes: int) -> bytes:
     """A whole small file.
 
@@ -91,17 +104,20 @@ class LocalFolder:
         if end > self.size(file):  # before any memory is set aside
             raise WeightsError(f"{file} ends before byte {end}; fetch it again", subject=file)
         data = bytearray(end - begin)
-        view, filled = memoryview(data), 0
+        self._fill(file, begin, memoryview(data))
+        return data
+
+    def _fill(self, file: str, begin: int, memory: memoryview) -> None:
+        filled = 0
         try:
             with (self._folder / file).open("rb", buffering=0) as opened:
                 opened.seek(begin)
-                while filled < len(data) and (count := opened.readinto(view[filled:])):
+                while filled < len(memory) and (count := opened.readinto(memory[filled:])):
                     filled += count
         except OSError as e:
             raise self._unreadable(file, e) from e
-        if filled < len(data):
-            raise WeightsError(f"{file} ends before byte {end}; fetch it again", subject=file)
-        return data
+        if filled < len(memory):
+            raise WeightsError(f"{file} ends before byte {begin + len(memory)}; fetch it again", subject=file)
 
     def size(self, file: str) -> int:
         """See CheckpointSource."""
@@ -133,6 +149,17 @@ class LocalFolder:
         return WeightsError(f"can't read {file}: {error.strerror or error}", subject=file)
 
 
+class PlacingFolder(LocalFolder):
+    """A folder on this machine whose bytes are read to where they are to stay; see PlacingSource."""
+
+    def read_into(self, file: str, begin: int, memory: memoryview) -> None:
+        """See PlacingSource."""
+        check_range(file, begin, begin + len(memory))
+        if begin + len(memory) > self.size(file):  # which also refuses what is no file
+            raise WeightsError(f"{file} ends before byte {begin + len(memory)}; fetch it again", subject=file)
+        self._fill(file, begin, memory)
+
+
 def open_source(spec: str, revision: str | None = None) -> CheckpointSource:
     """A checkpoint by what people call it.
 
@@ -148,7 +175,7 @@ def open_source(spec: str, revision: str | None = None) -> CheckpointSource:
     hub_id = spec.removeprefix("hf://")
     is_hub_id = _HUB_ID.fullmatch(hub_id) is not None
     if spec and folder.is_dir() and revision is None:
-        return LocalFolder(folder)
+        return PlacingFolder(folder)
     if is_hub_id:
         from osai.node.weights.hub import HubRepository  # noqa: PLC0415 (only those who read the hub pay for it)
 

@@ -13,7 +13,7 @@ WAIT_S = 900.0  # for a chunk: it is given up much earlier where there is no hop
 
 
 class SpreadSource:
-    """See CheckpointSource and SecondSource. Read it by whole chunks, and not on the loop.
+    """See CheckpointSource, PlacingSource and SecondSource. Read it by whole chunks, and not on the loop.
 
     Args:
         table: of the manifest.
@@ -36,6 +36,12 @@ class SpreadSource:
         number = self._number(file, begin, end)
         data = self._cache.read(self._table.chunks[number].sha256) if self._cache is not None else None
         return data if data is not None and len(data) == end - begin else self._wait(number)
+
+    def read_into(self, file: str, begin: int, memory: memoryview) -> None:
+        """See PlacingSource."""
+        number = self._number(file, begin, begin + len(memory))
+        if self._cache is None or not self._cache.read_into(self._table.chunks[number].sha256, memory):
+            memory[:] = self._wait(number)
 
     def read_again(self, file: str, begin: int, end: int) -> bytearray:
         """See SecondSource: what is in the cache is dropped."""
