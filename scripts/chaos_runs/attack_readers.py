@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.message import Message
 from scripts.chaos_runs.attack_ring import attacked_ring
 from scripts.chaos_runs.mutants import damaged, drawn
+from scripts.chaos_runs.sound_hello import client_hello
 
 from osai.coordinator.client_wire import read_request
 from osai.coordinator.wire import read_node
@@ -110,8 +111,6 @@ def _manifest() -> tuple[bytes, Callable[[bytes], object]]:
 
 
 def _hello() -> tuple[bytes, Callable[[bytes], object]]:
-    from scripts.chaos_runs.sound_hello import client_hello  # noqa: PLC0415 - makes a TLS context
-
     return client_hello(), read_client_hello
 
 

@@ -61,17 +61,19 @@ def _value(field: Any, random: Random) -> Any:  # noqa: ANN401 - a descriptor of
 
 
 def damaged(data: bytes, random: Random) -> bytes:
-    """Bytes with a few bits, bytes or the end changed."""
+    """`data`, changed in a few places: bits, bytes left out or put in, the end cut off."""
     changed = bytearray(data)
     for _ in range(random.randint(1, 4)):
         at = random.randrange(len(changed)) if changed else 0
-        match random.randrange(4):
+        match random.randrange(5):
             case 0 if changed:
                 changed[at] ^= 1 << random.randrange(8)
             case 1 if changed:
                 del changed[at : at + random.randint(1, 8)]
             case 2:
                 changed[at:at] = random.randbytes(random.randint(1, 6))
+            case 3 if changed and random.random() < 0.2:
+                del changed[at:]
             case _ if changed:
                 changed[at] = random.randrange(256)
     return bytes(changed)

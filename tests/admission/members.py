@@ -96,27 +96,6 @@ def instead(other: x509.ExtensionType, *, critical: bool) -> Changed:
     ]
 
 
-def flipped(data: bytes, random: Random) -> bytes:
-    """`data`, changed in a few places: bits, bytes left out or put in, the end cut off."""
-    changed = bytearray(data)
-    for _ in range(random.randint(1, 3)):
-        at = random.randrange(len(changed)) if changed else 0
-        match random.randrange(5):
-            case 0 if changed:
-                changed[at] ^= 1 << random.randrange(8)
-            case 1 if changed:
-                del changed[at : at + random.randint(1, 8)]
-            case 2:
-                changed[at:at] = random.randbytes(random.randint(1, 4))
-            case 3 if changed:
-                changed[at] = random.randrange(256)
-            case 4 if changed and random.random() < 0.2:
-                del changed[at:]
-            case _ if changed:
-                changed[at] ^= 0x80
-    return bytes(changed)
-
-
 def outcome(read: Callable[[bytes], object], data: bytes) -> object:
     """What `read` makes of `data`; None where it refuses it by an error of trust. Any other error is a fault."""
     try:

@@ -4,8 +4,9 @@ from random import Random
 
 import pytest
 from cryptography import x509
+from scripts.chaos_runs.mutants import damaged
 
-from admission.members import NOW_S, Member, der, flipped, outcome, sealed_list
+from admission.members import NOW_S, Member, der, outcome, sealed_list
 from osai.core.admission import (
     Anchor,
     Applicant,
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::cryptography.utils.Cryptography
 def test_a_damaged_certificate_is_no_other_member(authority: Authority, node: Member, form: str) -> None:
     random, leaf = Random(form), node.leaf if form == "pem" else der(node.leaf)
     read = [
-        outcome(lambda data: read_peer(data, authority.anchor, NOW_S), flipped(leaf, random))
+        outcome(lambda data: read_peer(data, authority.anchor, NOW_S), damaged(leaf, random))
         for _ in range(NUM_MUTATIONS)
     ]
     assert {each for each in read if each is not None} <= {node.peer}
@@ -47,7 +48,7 @@ def test_an_odd_certificate_of_the_authority_is_refused_in_order(authority: Auth
     """Damage that the authority has signed: everything behind the signature's check is reached."""
     random, body = Random(8), body_of(node)
     read = [
-        outcome(lambda data: read_peer(data, authority.anchor, NOW_S), resigned(authority, flipped(body, random)))
+        outcome(lambda data: read_peer(data, authority.anchor, NOW_S), resigned(authority, damaged(body, random)))
         for _ in range(NUM_MUTATIONS)
     ]
     assert all(each is None or isinstance(each, Peer) for each in read)
@@ -83,7 +84,7 @@ def der_value(tag: int, body: bytes) -> bytes:
 
 def test_a_damaged_authority_is_no_other_anchor(authority: Authority) -> None:
     random, certificate = Random(2), der(authority.anchor.pem)
-    read = [outcome(Anchor.read, flipped(certificate, random)) for _ in range(NUM_MUTATIONS)]
+    read = [outcome(Anchor.read, damaged(certificate, random)) for _ in range(NUM_MUTATIONS)]
     assert all(each is None or each.swarm_id == authority.anchor.swarm_id for each in read if isinstance(each, Anchor))
     assert read.count(None) > NUM_MUTATIONS * 0.9
 
@@ -93,7 +94,7 @@ def test_a_damaged_token_opens_nothing(authority: Authority) -> None:
     book, token = TokenBook().invite(authority.anchor, Role.NODE, now_s=NOW_S, random=random.randbytes)
     text = token.text.encode()
     for _ in range(NUM_MUTATIONS):
-        changed = flipped(text, random).decode("utf-8", errors="replace")
+        changed = damaged(text, random).decode("utf-8", errors="replace")
         parsed = outcome(lambda data: JoinToken.parse(data.decode()), changed.encode())
         if isinstance(parsed, JoinToken) and (parsed.token_id, parsed.secret) == (token.token_id, token.secret):
             assert parsed == token or parsed.authority != token.authority
@@ -105,7 +106,7 @@ def test_a_damaged_token_opens_nothing(authority: Authority) -> None:
 def test_a_damaged_list_is_no_other_list(authority: Authority, node: Member) -> None:
     random, sealed = Random(4), sealed_list(authority, node.peer.member_id, "ef" * 16)
     whole = unseal(sealed, authority.anchor)
-    read = [outcome(lambda data: unseal(data, authority.anchor), flipped(sealed, random)) for _ in range(NUM_MUTATIONS)]
+    read = [outcome(lambda data: unseal(data, authority.anchor), damaged(sealed, random)) for _ in range(NUM_MUTATIONS)]
     assert all(each is None or each == whole for each in read)
     assert read.count(None) > NUM_MUTATIONS * 0.9
 
@@ -117,7 +118,7 @@ def test_a_damaged_book_is_refused_or_a_book(authority: Authority) -> None:
         book, _ = book.redeem(token.text, "ab" * 16, NOW_S)
     file = book.to_json()
     for _ in range(NUM_MUTATIONS):
-        read = outcome(TokenBook.from_json, flipped(file, random))
+        read = outcome(TokenBook.from_json, damaged(file, random))
         assert read is None or (isinstance(read, TokenBook) and TokenBook.from_json(read.to_json()) == read)
 
 
@@ -128,7 +129,7 @@ def test_a_damaged_request_gets_nothing(authority: Authority) -> None:
     good = request_leaf(identity, TlsKey.generate(), swarm_id, occasion)
     applicant = check_request(good, swarm_id, occasion)
     for index in range(NUM_MUTATIONS):
-        csr = flipped(good.csr, random)
+        csr = damaged(good.csr, random)
         signature = identity.sign(_message(swarm_id, occasion, csr)) if index % 2 else good.signature
 
         def read(data: bytes, signature: bytes = signature) -> Applicant:
@@ -142,7 +143,7 @@ def test_a_damaged_identity_is_another_or_none(authority: Authority) -> None:
     random, identity, occasion = Random(7), Identity.generate(), enrolling("0123456789abcdef")
     good = request_leaf(identity, TlsKey.generate(), authority.anchor.swarm_id, occasion)
     for _ in range(NUM_MUTATIONS):
-        public_key, signature = flipped(good.public_key, random), flipped(good.signature, random)
+        public_key, signature = damaged(good.public_key, random), damaged(good.signature, random)
         if (public_key, signature) == (good.public_key, good.signature):
             continue
         request = LeafRequest(csr=good.csr, public_key=public_key, signature=signature)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripts.chaos_runs.mutants import damaged
 
-from admission.members import Member, flipped
+from admission.members import Member
 from coordinator.builders import node, span
 from core.test_directory import LOOPBACK, TTL_S, collected, intruder, no_daemon_left
 from osai.coordinator.discovery import Discovery
@@ -87,7 +88,7 @@ class Forger:
     def _damaged(self) -> bytes:
         changed = self._sound
         while changed == self._sound:
-            changed = flipped(self._sound, self._random)
+            changed = damaged(self._sound, self._random)
         return changed
 
 

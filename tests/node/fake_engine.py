@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from osai.core.errors import OsaiError, from_proto
+from osai.core.errors import NotFiniteError, OsaiError, from_proto
 from osai.core.frames import FrameShape
 from osai.core.layers import LayerRange
 from osai.core.link import EdgeLink, edge_link
@@ -50,6 +50,8 @@ class FakeEngine(Engine):
 
     def submit(self, inp: Input) -> None:
         self._refuse()
+        if inp.data.is_floating_point() and not inp.data.isfinite().all():  # as osai.node.engine.input_checks
+            raise NotFiniteError("hidden states are not finite")
         self.inputs.append(inp)
 
     async def resume(self, spec: SessionSpec, position: int) -> None:

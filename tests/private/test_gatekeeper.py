@@ -22,7 +22,7 @@ from osai.core.gatekeeper import Gatekeeper
 from osai.core.member_channel import member_channel
 from osai.core.member_tls import MemberTls
 from osai.core.rpc import bind, error_of, insecure_channel, make_server
-from osai.proto import admission_pb2, client_pb2, control_pb2, edge_pb2
+from osai.proto import admission_pb2, client_pb2, control_pb2, edge_pb2, weights_pb2
 from private.swarm_members import PrivateSwarm
 
 FILES: tuple[Any, ...] = (  # two kinds of descriptors to mypy
@@ -30,6 +30,7 @@ FILES: tuple[Any, ...] = (  # two kinds of descriptors to mypy
     client_pb2.DESCRIPTOR,
     control_pb2.DESCRIPTOR,
     edge_pb2.DESCRIPTOR,
+    weights_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
 )
 

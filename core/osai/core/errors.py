@@ -119,6 +119,10 @@ class BadFrameError(PeerError):
     """A frame's shape, dtype, size or position is wrong."""
 
 
+class NotFiniteError(BadFrameError):
+    """Hidden states hold a NaN or an infinity: whoever computed them is to blame, and not the way that they took."""
+
+
 class UnknownSessionError(PeerError):
     """A message names a session that this node does not serve."""
 

@@ -1,6 +1,5 @@
 """What a member of a private swarm keeps on disk: the swarm's certificate, its own with the key, revocations."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from osai.core.admission.revocation import MAX_LIST_BYTES
 from osai.core.admission.roles import Role
 from osai.core.admission.tls_key import TlsKey
 from osai.core.errors import SetupError
+from osai.core.secret_files import read_bounded, write_secret
 
 AUTHORITY_FILE = "authority.pem"
 MEMBER_FILE = "member.pem"  # the certificate and its key: one file, so that they can't be of two renewals
@@ -82,25 +82,4 @@ class MemberFiles:
             raise SetupError(f"can't write into {self.folder} ({e.strerror}): choose another --state folder") from e
 
     def _read(self, name: str, max_bytes: int) -> bytes:
-        try:
-            with (self.folder / name).open("rb") as file:
-                return file.read(max_bytes + 1)  # one more than is taken: what is too long is refused by its reader
-        except OSError as e:
-            raise SetupError(
-                f"{self.folder / name} can't be read ({e.strerror}): join the swarm anew, with --token"
-            ) from e
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Write beside, readable by the owner alone, then rename: nobody ever sees half a file.
-
-    Raises:
-        OSError: if it can't be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+        return read_bounded(self.folder / name, max_bytes, "join the swarm anew, with --token")

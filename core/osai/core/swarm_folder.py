@@ -23,7 +23,8 @@ from osai.core.admission.tls_key import TlsKey
 from osai.core.admission.token_book import MAX_BOOK_BYTES, TokenBook
 from osai.core.admission.tokens import JoinToken
 from osai.core.errors import InvalidRequestError, SetupError
-from osai.core.member_files import AUTHORITY_FILE, MAX_FILE_BYTES, REVOCATIONS_FILE, write_secret
+from osai.core.member_files import AUTHORITY_FILE, MAX_FILE_BYTES, REVOCATIONS_FILE
+from osai.core.secret_files import read_bounded, write_secret
 
 KEY_FILE = "authority.key"
 TOKENS_FILE = "tokens.json"
@@ -162,13 +163,7 @@ class SwarmFolder:
             raise SetupError(f"{self.folder} can't be written ({e.strerror}): is it yours?") from e
 
     def _read(self, name: str, max_bytes: int) -> bytes:
-        try:
-            with (self.folder / name).open("rb") as file:
-                return file.read(max_bytes + 1)  # one more than is taken: what is too long is refused by its reader
-        except OSError as e:
-            raise SetupError(
-                f"{self.folder / name} can't be read ({e.strerror}): make a swarm with `osai swarm create`"
-            ) from e
+        return read_bounded(self.folder / name, max_bytes, "make a swarm with `osai swarm create`")
 
     def _write(self, name: str, data: bytes) -> None:
         try:

@@ -20,7 +20,7 @@ from osai.core.errors import OsaiError, ProtocolMismatchError, TrustError, Unava
 from osai.core.frame_receiver import FrameReceiver
 from osai.core.frame_stream import PREFIX, PREFIX_TLS, READY, TICKET_BYTES
 from osai.core.member_tls import MemberTls
-from osai.core.port.client_hello import HANDSHAKE, read_client_hello
+from osai.core.port.client_hello import private_hello
 from osai.core.port.port import Connection, Handler, Port, spliced_to
 from osai.core.rpc import bind
 
@@ -93,12 +93,7 @@ class EdgePort:
             return self._grpc
         if PREFIX_TLS.startswith(seen[: len(PREFIX_TLS)]):
             return self._secure if len(seen) >= len(PREFIX_TLS) else None
-        if seen[0] != HANDSHAKE:
-            raise ProtocolMismatchError("this swarm is private: connections are encrypted; join with a token")
-        hello = read_client_hello(seen)
-        if hello is not None and not hello.speaks_tls_1_3:  # S21
-            raise ProtocolMismatchError("the peer does not speak TLS 1.3; is its software up to date?")
-        return self._grpc if hello is not None else None
+        return self._grpc if private_hello(seen) is not None else None
 
     async def _admit(self, connection: Connection) -> None:
         rest = connection.seen[len(PREFIX) :]

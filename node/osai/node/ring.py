@@ -82,14 +82,14 @@ class Ring:
         self._budgets = Budgets(budgets)
         self.on_echo: Callable[[str, float], None] = lambda *_: None
         self._table, self._owners, self._parties = StageTable(), Owners(), Parties()
-        self._intake = Intake(self._table, self._parties, self._owners.peer, self._tell)
+        self._intake = Intake(self._table, self._parties, self._tell)
         self._tasks, self._over = asyncio.TaskGroup(), False
         self.engine = make_engine(self.stepped)
         self._pool = LinkPool(me.node_id, self._answered, lambda peer, _reason: self._lost(peer), tls=tls)
         journal, held = Journal(journal_bytes), HeldRows()
         self._pushing = Pushing(self._pool, journal, self._lost)
         self._replays = Replays(self._table, journal, self._pushing, self._perform)
-        self._feeding = Feeding(self._table, self.engine, held, self._tell, self._perform)
+        self._feeding = Feeding(self._table, self.engine, held, self._owners.peer, self._tell, self._perform)
         self._desk = SessionDesk(self._table, self.engine, journal, held, self._tell, self._perform)
 
     @property

@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import Any, Self
 
 from osai.coordinator.keys.key_text import ID_BYTES
-from osai.core.admission.strict_json import Fields, fields_of
 from osai.core.errors import ForbiddenError, InvalidRequestError, TrustError, UnauthenticatedError
+from osai.core.strict_json import Fields, fields_of
 
 MAX_NAME_CHARS = 80
 MAX_PATTERNS = 64

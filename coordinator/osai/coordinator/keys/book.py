@@ -6,9 +6,9 @@ from typing import Self
 
 from osai.coordinator.keys.api_key import ApiKey, Quota, Scope
 from osai.coordinator.keys.key_text import NOT_VALID, KeyText, RandomBytes
-from osai.core.admission.strict_json import Fields, fields_of, parse_json
 from osai.core.errors import InvalidRequestError, ResourceExhaustedError, TrustError, UnauthenticatedError
 from osai.core.manifest.encode import canonical
+from osai.core.strict_json import Fields, fields_of, read_json
 
 FORMAT = 1
 MAX_KEYS = 4096
@@ -107,7 +107,7 @@ class KeyBook:
         Raises:
             TrustError: if it is damaged.
         """
-        book = fields_of("keys file", parse_json("keys file", data, MAX_BOOK_BYTES), _BOOK)
+        book = fields_of("keys file", read_json("keys file", data, MAX_BOOK_BYTES), _BOOK)
         if book["format"] != FORMAT:
             raise TrustError(f"keys file format {book['format']} is unknown (this release reads {FORMAT})")
         if len(book["keys"]) > MAX_KEYS:

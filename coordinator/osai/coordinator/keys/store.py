@@ -14,7 +14,7 @@ from typing import TypeVar
 from osai.coordinator.keys.book import MAX_BOOK_BYTES, KeyBook
 from osai.coordinator.keys.keyring import Keyring
 from osai.core.errors import SetupError, TrustError
-from osai.core.member_files import write_secret
+from osai.core.secret_files import write_secret
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,8 @@ import grpc.aio
 
 from osai.core.admission.roles import JOIN_NAME
 from osai.core.enrolment import AUTHORITY_PREFIX
-from osai.core.errors import ProtocolMismatchError
 from osai.core.member_tls import MemberTls
-from osai.core.port.client_hello import HANDSHAKE, read_client_hello
+from osai.core.port.client_hello import private_hello
 from osai.core.port.port import Connection, Handler, Port, spliced_to
 from osai.core.rpc import bind
 
@@ -39,13 +38,9 @@ class Door:
         """
         if AUTHORITY_PREFIX.startswith(seen[: len(AUTHORITY_PREFIX)]):
             return self._tell_authority if len(seen) >= len(AUTHORITY_PREFIX) else None
-        if seen[0] != HANDSHAKE:
-            raise ProtocolMismatchError("this swarm is private: connections are encrypted; join with a token")
-        hello = read_client_hello(seen)
+        hello = private_hello(seen)
         if hello is None:
             return None
-        if not hello.speaks_tls_1_3:
-            raise ProtocolMismatchError("the peer does not speak TLS 1.3; is its software up to date?")
         return self._joiners if hello.server_name == JOIN_NAME else self._members
 
     async def _tell_authority(self, connection: Connection) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Self
 from osai.core.admission.authority import CLOCK_SKEW_S, MAX_LEAF_LIFE_S, Anchor, Authority
 from osai.core.admission.peer import Peer
 from osai.core.admission.roles import is_member_id
-from osai.core.admission.strict_json import Fields, fields_of, parse_json
 from osai.core.errors import ResourceExhaustedError, TrustError
 from osai.core.manifest.encode import canonical
+from osai.core.strict_json import Fields, fields_of, read_json
 
 LIST_LIFE_S = 86400  # S15: as long as a leaf's, so that whoever holds lists back gains nothing
 MAX_REVOKED = 10_000  # of members, and of certificates
@@ -122,7 +122,7 @@ def unseal(data: bytes, anchor: Anchor) -> RevocationList:
     Raises:
         TrustError: if it is oversized, malformed, of another swarm, or its signature is wrong.
     """
-    file = fields_of("revocation list", parse_json("revocation list", data, MAX_LIST_BYTES), _FILE)
+    file = fields_of("revocation list", read_json("revocation list", data, MAX_LIST_BYTES), _FILE)
     if not _SIGNATURE.fullmatch(file["signature"]):
         raise TrustError("the revocation list's signature is no hex number of its length")
     anchor.verify(_CONTEXT, _canonical(file["signed"]), bytes.fromhex(file["signature"]))  # S14: before it is read

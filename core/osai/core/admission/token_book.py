@@ -12,10 +12,10 @@ from typing import Self
 
 from osai.core.admission.authority import Anchor, RandomBytes
 from osai.core.admission.roles import Role, is_member_id
-from osai.core.admission.strict_json import Fields, fields_of, parse_json
 from osai.core.admission.tokens import ID_BYTES, JoinToken
 from osai.core.errors import InvalidRequestError, ResourceExhaustedError, TrustError, UnauthenticatedError
 from osai.core.manifest.encode import canonical
+from osai.core.strict_json import Fields, fields_of, read_json
 
 TOKEN_LIFE_S = 86400
 MAX_TOKEN_LIFE_S = 30 * 86400
@@ -119,7 +119,7 @@ class TokenBook:
         Raises:
             TrustError: if it is damaged.
         """
-        book = fields_of("token book", parse_json("token book", data, MAX_BOOK_BYTES), _BOOK)
+        book = fields_of("token book", read_json("token book", data, MAX_BOOK_BYTES), _BOOK)
         if book["format"] != FORMAT:
             raise TrustError(f"token book format {book['format']} is unknown (this release reads {FORMAT})")
         if len(book["invitations"]) > MAX_TOKENS:

@@ -11,7 +11,7 @@ from osai.core.manifest.entries import Signature
 from osai.core.manifest.key_list import KEYS_FORMAT, KeyList, SignedKeyList, check_key_list
 from osai.core.manifest.parse import MAX_SIGNATURES, parse_signatures
 from osai.core.manifest.signatures import signature_of
-from osai.core.manifest.strict_json import Fields, bytes_of, fields_of, list_of, read_json
+from osai.core.strict_json import Fields, bytes_of, fields_of, list_of, read_json
 
 MAX_KEYS_FILE_BYTES = 2 * 2**20  # every list of a key list at its limit
 KEYS_CONTEXT = b"osai.v1.keys\0"  # K2: no signature made for anything else is one of a key list

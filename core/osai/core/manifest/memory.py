@@ -12,8 +12,8 @@ from osai.core.manifest.key_list import KnownList, check_keys
 from osai.core.manifest.names import is_plain_name
 from osai.core.manifest.policy import TrustPolicy
 from osai.core.manifest.rotation import current_lists
-from osai.core.manifest.strict_json import Fields, bytes_of, fields_of, list_of, read_json
 from osai.core.safetensors_header import MAX_INT
+from osai.core.strict_json import Fields, bytes_of, fields_of, list_of, read_json
 
 MEMORY_FORMAT = 1
 MAX_MODELS = 10_000

@@ -6,7 +6,7 @@ from osai.core.errors import ManifestError, TrustError
 from osai.core.manifest.check import check, check_format
 from osai.core.manifest.encode import MAX_MANIFEST_BYTES, canonical
 from osai.core.manifest.entries import FORMAT, FileEntry, Manifest, Signature, SignedManifest, TensorEntry
-from osai.core.manifest.strict_json import Fields, bytes_of, fields_of, list_of, read_json
+from osai.core.strict_json import Fields, bytes_of, fields_of, list_of, read_json
 
 MAX_SIGNATURES = 16
 _TOP: Fields = {"signed": dict, "signatures": list}

@@ -8,7 +8,7 @@ The layout is RFC 8446's, section 4.1.2, and RFC 6066's for the server name.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from osai.core.errors import PeerError
+from osai.core.errors import PeerError, ProtocolMismatchError
 
 HANDSHAKE = 0x16  # the record's type, its first byte
 MAX_HELLO_BYTES = 16384  # one record; with post-quantum key shares a hello has 2 KB
@@ -90,3 +90,21 @@ def _server_name(extension: _Reader) -> str:
     names = extension.part(2)
     names.take(1)  # a host name, the only kind there is
     return names.part(2).rest().decode("ascii", errors="replace")
+
+
+def private_hello(seen: bytes) -> ClientHello | None:
+    """The hello of a connection to a private swarm's member; None where more must come (S21).
+
+    Args:
+        seen: its first bytes, at least one.
+
+    Raises:
+        ProtocolMismatchError: if it is not encrypted, or by an older TLS.
+        PeerError: if it is no hello, or too large a one.
+    """
+    if seen[0] != HANDSHAKE:
+        raise ProtocolMismatchError("this swarm is private: connections are encrypted; join with a token")
+    hello = read_client_hello(seen)
+    if hello is not None and not hello.speaks_tls_1_3:
+        raise ProtocolMismatchError("the peer does not speak TLS 1.3; is its software up to date?")
+    return hello

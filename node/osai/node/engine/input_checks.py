@@ -2,7 +2,7 @@
 
 import torch
 
-from osai.core.errors import BadFrameError
+from osai.core.errors import BadFrameError, NotFiniteError
 from osai.node.engine.api import Input
 from osai.node.engine.span_model import SpanModel
 
@@ -11,7 +11,8 @@ def check_data(inp: Input, span: SpanModel) -> None:
     """Refuse data that the span can't run.
 
     Raises:
-        BadFrameError: if shape or dtype are wrong, a token id is not in the vocabulary, or a value is not finite.
+        BadFrameError: if shape or dtype are wrong, or a token id is not in the vocabulary.
+        NotFiniteError: if a hidden state is NaN or infinite (B4).
     """
     data, rows = inp.data, inp.rows
     dtype = torch.int64 if span.is_head else span.dtype
@@ -28,4 +29,4 @@ def check_data(inp: Input, span: SpanModel) -> None:
                 f"session {rows.session}: token ids {low} to {high}, of a vocabulary of {span.vocab_size}"
             )
     elif not (-torch.inf < low and high < torch.inf):
-        raise BadFrameError(f"session {rows.session}: hidden states at position {rows.position} are not finite")
+        raise NotFiniteError(f"session {rows.session}: hidden states at position {rows.position} are not finite")

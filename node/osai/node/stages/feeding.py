@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from osai.core.errors import OsaiError
+from osai.core.errors import NotFiniteError, OsaiError
 from osai.node.engine.api import Input, Rows
 from osai.node.engine.engine import Engine
 from osai.node.stages.held_rows import HeldRows
@@ -24,6 +24,7 @@ class Feeding:
         table: decides.
         engine: runs them.
         held: those that wait for their epoch to begin.
+        peer_of: the id that the peer of a number greeted with.
         tell: gives a message to the peer of a number.
         perform: carries out actions.
     """
@@ -33,11 +34,12 @@ class Feeding:
         table: StageTable,
         engine: Engine,
         held: HeldRows,
+        peer_of: Callable[[int], str],
         tell: Callable[[int, edge_pb2.LinkMessage], None],
         perform: Callable[[Sequence[Action]], None],
     ) -> None:
         self._table, self._engine, self._held = table, engine, held
-        self._tell, self._perform = tell, perform
+        self._peer_of, self._tell, self._perform = peer_of, tell, perform
 
     def submit(self, rows: Rows, data: torch.Tensor, sender: int | None) -> None:
         """Take rows; where they are refused, tell `sender`, or end the session if they are this node's own.
@@ -60,6 +62,8 @@ class Feeding:
             if sender is None:
                 self._perform(self._table.fail(rows.session, e))
             else:
+                if isinstance(e, NotFiniteError):
+                    e.subject = self._peer_of(sender)
                 self._tell(sender, write_failed(rows.session, rows.epoch, e))
 
     def _run(self, rows: Rows, data: torch.Tensor) -> None:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from osai.core.admission.strict_json import fields_of, parse_json
 from osai.core.errors import TrustError
 from osai.core.manifest.encode import canonical
+from osai.core.strict_json import fields_of, read_json
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
@@ -18,17 +18,17 @@ values = st.recursive(
 @settings(deadline=None)
 @given(values)
 def test_what_is_written_canonically_is_read(value: object) -> None:
-    assert parse_json("thing", canonical(value), 2**20) == value
+    assert read_json("thing", canonical(value), 2**20) == value
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_bytes_are_read_or_refused(data: bytes) -> None:
     try:
-        read = parse_json("thing", data, 2**20)
+        read = read_json("thing", data, 2**20)
     except TrustError:
         return
-    assert parse_json("thing", canonical(read), 2**20) == read
+    assert read_json("thing", canonical(read), 2**20) == read
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_bytes_are_read_or_refused(data: bytes) -> None:
 )
 def test_other_forms_are_refused(data: bytes) -> None:
     with pytest.raises(TrustError, match="the thing is damaged"):
-        parse_json("thing", data, 2**20)
+        read_json("thing", data, 2**20)
 
 
 def test_what_is_too_large_is_not_parsed() -> None:
-    assert parse_json("thing", b"[]   ", 5) == []
+    assert read_json("thing", b"[]   ", 5) == []
     with pytest.raises(TrustError, match="a thing of 6 bytes is over the limit of 5"):
-        parse_json("thing", b"[]    ", 5)
+        read_json("thing", b"[]    ", 5)
 
 
 @pytest.mark.parametrize("value", [[], None, {}, {"n": True}, {"n": "1"}, {"n": 1, "m": 1}, {"m": 1}])

@@ -1,4 +1,4 @@
-"""JSON from bytes that nobody vouches for: one meaning for each file, and nothing that is not expected (M1)."""
+"""JSON from bytes that nobody vouches for: one meaning for each file, and nothing that is not expected. Pure."""
 
 import json
 import re
