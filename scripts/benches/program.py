@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from osai.core.errors import DeadlineExceededError, SetupError, UnavailableError
 
@@ -17,6 +17,26 @@ ROOT = Path(__file__).parents[2]
 STOP_DEADLINE_S = 20.0  # `osai up` gives its own children 10
 TAIL_CHARS = 2000  # of a program's log, in the error that says why it ended
 MAX_LINE_BYTES = 2**20
+
+
+class RunningProcess(Protocol):
+    """What a program needs of asyncio.subprocess.Process."""
+
+    stdin: asyncio.StreamWriter | None
+    stdout: asyncio.StreamReader | None
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status; None while it runs."""
+
+    async def wait(self) -> int:
+        """Wait until it has ended; its exit status."""
+
+    def send_signal(self, signal: int) -> None:
+        """Send a signal."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
 
 
 class Program:
@@ -28,7 +48,7 @@ class Program:
         log: its standard error.
     """
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, name: str, process: RunningProcess, log: Path) -> None:
         self.name = name
         self._process = process
         self._log = log

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import psutil
 from scripts.benches.program import MAX_LINE_BYTES, Program
+from scripts.chaos_runs.forked import AsyncForked, Forked
 
 from osai.core.errors import UnavailableError
 
@@ -40,8 +40,8 @@ class Member:
         self.more: tuple[str, ...] = ()
         self.is_stopped = False
         self.ready: dict[str, Any] = {}
-        self._command = (sys.executable, "-m", module, *arguments)
-        self._process: asyncio.subprocess.Process | None = None
+        self._module, self._arguments = module, tuple(arguments)
+        self._process: AsyncForked | None = None
         self._program: Program | None = None
 
     @property
@@ -62,19 +62,8 @@ class Member:
 
     async def start(self) -> None:
         """Start its process, without waiting for it."""
-        # threads of BLAS and OpenMP would fight for the cores
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                *self.more,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                limit=MAX_LINE_BYTES,
-                start_new_session=True,  # Ctrl-C in a terminal is the run's alone
-            )
+        forked = Forked(self._module, (*self._arguments, *self.more), self.log, os.environ)
+        self._process = await AsyncForked.start(forked, MAX_LINE_BYTES)
         self._program = Program(self.name, self._process, self.log)
 
     async def wait_ready(self) -> None:

@@ -1,13 +1,10 @@
-"""The benches are a package of `scripts/`, found from the repository's root."""
+"""Checkpoints for the benches."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from families.fixtures import Checkpoints, checkpoints, one_quiet_torch_thread
-
-sys.path.append(str(Path(__file__).parents[2]))
 
 __all__ = ["checkpoints", "llama", "one_quiet_torch_thread"]
 

@@ -6,12 +6,13 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
+
+from scripts.chaos_runs.forked import Forked
 
 from osai.client.signing import build_manifest
 from osai.core.identity import Identity
@@ -20,8 +21,6 @@ from osai.core.manifest import public_key_pem, sign
 READY_DEADLINE_S = 90.0  # three nodes import torch at once on two busy cores
 STOP_DEADLINE_S = 15.0
 
-sys.path.append(str(Path(__file__).parents[2]))  # scripts/ is a package there
-
 
 class Program:
     """One `osai-...` process that prints a JSON line when it is ready."""
@@ -29,16 +28,10 @@ class Program:
     def __init__(self, name: str, module: str, arguments: Sequence[str], folder: Path) -> None:
         self.name = name
         self.log_file = folder / f"{name}.log"
-        # threads of BLAS and OpenMP would fight for the cores
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, stderr=log, env=environment
-            )
+        self.process = Forked(module, arguments, self.log_file, os.environ)
 
     def ready(self) -> dict[str, Any]:
         """The JSON line."""
-        assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], READY_DEADLINE_S)
         line = self.process.stdout.readline() if readable else b""
         if not line:
@@ -71,8 +64,7 @@ class Program:
                 self.process.wait(STOP_DEADLINE_S)
             except subprocess.TimeoutExpired:
                 self.kill()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self.process.stdout.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
