@@ -2,18 +2,46 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
+from osai.core.grammar import Grammar
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call of a tool, as a model made it. `arguments` is the text of a JSON object."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatMessage:
-    """One turn of a chat."""
+    """One turn of a chat.
+
+    Attributes:
+        tool_calls: of an assistant's turn.
+        tool_call_id: of a tool's turn: which call it answers.
+        name: of the speaker or tool; may be empty.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """What a model may call. `parameters` is the text of the JSON schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: str = "{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +91,8 @@ class GenerationRequest:
         stop_token_ids: tokens that end it, besides the model's own end-of-sequence.
         ignore_eos: generate on past the model's end-of-sequence.
         trusted_operators: public keys of those whose nodes alone may serve it; empty: any may.
+        tools: for a chat's template.
+        grammar: what the generated text must be.
         resume: go on with this session; everything else, the seed included, is as it was at its beginning.
     """
 
@@ -74,7 +104,34 @@ class GenerationRequest:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     trusted_operators: frozenset[bytes] = frozenset()
+    tools: tuple[Tool, ...] = ()
+    grammar: Grammar | None = None
     resume: Resumption | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingRequest:
+    """One prompt to be made into a vector.
+
+    Attributes:
+        model_id: may be empty where exactly one model is served.
+        pooling: "mean" over the prompt's tokens, or its "last" one.
+        trusted_operators: as of GenerationRequest.
+    """
+
+    model_id: str
+    prompt: str | tuple[int, ...]
+    pooling: Literal["mean", "last"] = "mean"
+    trusted_operators: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """A prompt's vector: [hidden_size], of length 1."""
+
+    model_id: str
+    num_prompt_tokens: int
+    vector: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +287,14 @@ class Generations(Protocol):
 
         Raises:
             OsaiError: the typed reason why it can't start or go on; nothing follows it.
+        """
+        ...
+
+    async def embed(self, request: EmbeddingRequest) -> Embedding:
+        """The vector of one prompt.
+
+        Raises:
+            OsaiError: the typed reason why there is none.
         """
         ...
 

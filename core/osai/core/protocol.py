@@ -7,7 +7,8 @@ from osai.proto import common_pb2
 
 # 2: sessions go on in later epochs (ResumeSession), standbys, probes
 # 3: generations by nodes of named operators alone (GenerateRequest.trusted_operators)
-PROTOCOL_VERSION = 3
+# 4: grammars, logit_bias, tools, embeddings
+PROTOCOL_VERSION = 4
 OLDEST_PROTOCOL_VERSION = 1  # the oldest that this release still speaks
 MAX_PEER_ID_CHARS = 128  # an id has 32
 MAX_SOFTWARE_CHARS = 100  # of what is told of a peer's

@@ -6,6 +6,8 @@ from osai.core.errors import InvalidRequestError
 
 MAX_LOGPROBS = 20  # as many alternatives as OpenAI's API gives
 MAX_SEED = 2**64 - 1
+MAX_BIAS = 100.0  # as in OpenAI's API
+MAX_BIASED_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,7 @@ class SamplingParams:
         top_p: keeps the smallest set of likeliest tokens whose probabilities reach p; 1 is off.
         min_p: keeps tokens at least this share of the likeliest one's probability; 0 is off.
         seed: with the position, decides each draw; the same seed gives the same tokens on any pipeline.
+        logit_bias: (token id, what is added to its logit) before all else, in [-100, 100]; each id once.
         num_logprobs: None for no logprobs, n for the token's own and those of the n likeliest (before temperature).
 
     Raises:
@@ -36,6 +39,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     seed: int = 0
     num_logprobs: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         bounds = (
@@ -52,8 +56,22 @@ class SamplingParams:
         for name, value, low, high in bounds:
             if not low <= value <= high:  # also catches NaN
                 raise InvalidRequestError(f"{name} is {value}; it must lie between {low} and {high}")
+        self._check_bias()
         if self.top_p == 0:
             raise InvalidRequestError("top_p is 0, which keeps no token; it must be above 0 and at most 1")
+
+    def _check_bias(self) -> None:
+        if len(self.logit_bias) > MAX_BIASED_TOKENS:
+            raise InvalidRequestError(
+                f"logit_bias names {len(self.logit_bias)} tokens; it may name at most {MAX_BIASED_TOKENS}"
+            )
+        if len({token_id for token_id, _ in self.logit_bias}) < len(self.logit_bias):
+            raise InvalidRequestError("logit_bias names a token twice; name each once")
+        for token_id, bias in self.logit_bias:
+            if token_id < 0 or not -MAX_BIAS <= bias <= MAX_BIAS:  # also catches NaN
+                raise InvalidRequestError(
+                    f"logit_bias of token {token_id} is {bias}; ids start at 0, and biases lie between -100 and 100"
+                )
 
     @property
     def greedy(self) -> bool:

@@ -45,6 +45,11 @@ class CoordinatorStub:
                 request_serializer=osai_dot_proto_dot_client__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=osai_dot_proto_dot_client__pb2.GenerateEvent.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/osai.v1.Coordinator/Embed',
+                request_serializer=osai_dot_proto_dot_client__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=osai_dot_proto_dot_client__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/osai.v1.Coordinator/ListModels',
                 request_serializer=osai_dot_proto_dot_client__pb2.ListModelsRequest.SerializeToString,
@@ -75,6 +80,13 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """Vectors of prompts: the last layer's hidden states after the final norm, pooled. Protocol 4.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -99,6 +111,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=osai_dot_proto_dot_client__pb2.GenerateRequest.FromString,
                     response_serializer=osai_dot_proto_dot_client__pb2.GenerateEvent.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=osai_dot_proto_dot_client__pb2.EmbedRequest.FromString,
+                    response_serializer=osai_dot_proto_dot_client__pb2.EmbedResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -165,6 +182,33 @@ class Coordinator:
             '/osai.v1.Coordinator/Generate',
             osai_dot_proto_dot_client__pb2.GenerateRequest.SerializeToString,
             osai_dot_proto_dot_client__pb2.GenerateEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/osai.v1.Coordinator/Embed',
+            osai_dot_proto_dot_client__pb2.EmbedRequest.SerializeToString,
+            osai_dot_proto_dot_client__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class CoordinatorStub:
     """One generation. The stream is one Started, any number of Chunks, one Finished; or it ends with a
     gRPC status whose trailing metadata carry an osai.v1.Error under "osai-error-bin".
     """
+    Embed: _grpc.UnaryUnaryMultiCallable[_client_pb2.EmbedRequest, _client_pb2.EmbedResponse]
+    """Vectors of prompts: the last layer's hidden states after the final norm, pooled. Protocol 4."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_client_pb2.ListModelsRequest, _client_pb2.ListModelsResponse]
     GetSwarm: _grpc.UnaryUnaryMultiCallable[_client_pb2.GetSwarmRequest, _client_pb2.GetSwarmResponse]
 
@@ -50,6 +52,8 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """One generation. The stream is one Started, any number of Chunks, one Finished; or it ends with a
     gRPC status whose trailing metadata carry an osai.v1.Error under "osai-error-bin".
     """
+    Embed: _aio.UnaryUnaryMultiCallable[_client_pb2.EmbedRequest, _client_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Vectors of prompts: the last layer's hidden states after the final norm, pooled. Protocol 4."""
     ListModels: _aio.UnaryUnaryMultiCallable[_client_pb2.ListModelsRequest, _client_pb2.ListModelsResponse]  # type: ignore[assignment]
     GetSwarm: _aio.UnaryUnaryMultiCallable[_client_pb2.GetSwarmRequest, _client_pb2.GetSwarmResponse]  # type: ignore[assignment]
 
@@ -71,6 +75,14 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         """One generation. The stream is one Started, any number of Chunks, one Finished; or it ends with a
         gRPC status whose trailing metadata carry an osai.v1.Error under "osai-error-bin".
         """
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _client_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_client_pb2.EmbedResponse, _abc.Awaitable[_client_pb2.EmbedResponse]]:
+        """Vectors of prompts: the last layer's hidden states after the final norm, pooled. Protocol 4."""
 
     @_abc_1.abstractmethod
     def ListModels(

@@ -24,19 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17osai/proto/common.proto\x12\x07osai.v1\"\\\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x0f\n\x07peer_id\x18\x03 \x01(\t\x12\x16\n\x0enewest_version\x18\x04 \x01(\r\"(\n\nLayerRange\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"b\n\x05\x45rror\x12 \n\x04\x63ode\x18\x01 \x01(\x0e\x32\x12.osai.v1.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x15\n\rretry_after_s\x18\x04 \x01(\x01\"\xdd\x01\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05min_p\x18\x04 \x01(\x01\x12\x1a\n\x12repetition_penalty\x18\x05 \x01(\x01\x12\x18\n\x10presence_penalty\x18\x06 \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x01\x12\x0c\n\x04seed\x18\x08 \x01(\x04\x12\x19\n\x0cnum_logprobs\x18\t \x01(\rH\x00\x88\x01\x01\x42\x0f\n\r_num_logprobs\"L\n\x05Stage\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12!\n\x04span\x18\x03 \x01(\x0b\x32\x13.osai.v1.LayerRange\"1\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"f\n\x0cSampledToken\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x14\n\x07logprob\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\"\n\x03top\x18\x03 \x03(\x0b\x32\x15.osai.v1.TokenLogprobB\n\n\x08_logprob*i\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT16\x10\x03\x12\x0f\n\x0b\x44TYPE_INT32\x10\x04*\x98\x04\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\x01\x12 \n\x1c\x45RROR_CODE_PROTOCOL_MISMATCH\x10\x02\x12\x1e\n\x1a\x45RROR_CODE_INVALID_REQUEST\x10\x03\x12\x1c\n\x18\x45RROR_CODE_UNKNOWN_MODEL\x10\x04\x12\x1a\n\x16\x45RROR_CODE_NOT_COVERED\x10\x05\x12\x1f\n\x1b\x45RROR_CODE_CONTEXT_EXCEEDED\x10\x06\x12!\n\x1d\x45RROR_CODE_RESOURCE_EXHAUSTED\x10\x07\x12\x1a\n\x16\x45RROR_CODE_UNAVAILABLE\x10\x08\x12 \n\x1c\x45RROR_CODE_DEADLINE_EXCEEDED\x10\t\x12\x18\n\x14\x45RROR_CODE_CANCELLED\x10\n\x12\x18\n\x14\x45RROR_CODE_BAD_FRAME\x10\x0b\x12\x1e\n\x1a\x45RROR_CODE_UNKNOWN_SESSION\x10\x0c\x12\x17\n\x13\x45RROR_CODE_MANIFEST\x10\r\x12\x16\n\x12\x45RROR_CODE_WEIGHTS\x10\x0e\x12\x19\n\x15\x45RROR_CODE_ASSIGNMENT\x10\x0f\x12\x1e\n\x1a\x45RROR_CODE_UNAUTHENTICATED\x10\x10\x12\x18\n\x14\x45RROR_CODE_FORBIDDEN\x10\x11*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17osai/proto/common.proto\x12\x07osai.v1\"\\\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x0f\n\x07peer_id\x18\x03 \x01(\t\x12\x16\n\x0enewest_version\x18\x04 \x01(\r\"(\n\nLayerRange\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"b\n\x05\x45rror\x12 \n\x04\x63ode\x18\x01 \x01(\x0e\x32\x12.osai.v1.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x15\n\rretry_after_s\x18\x04 \x01(\x01\"\xcb\x02\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05min_p\x18\x04 \x01(\x01\x12\x1a\n\x12repetition_penalty\x18\x05 \x01(\x01\x12\x18\n\x10presence_penalty\x18\x06 \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x01\x12\x0c\n\x04seed\x18\x08 \x01(\x04\x12\x19\n\x0cnum_logprobs\x18\t \x01(\rH\x00\x88\x01\x01\x12:\n\nlogit_bias\x18\n \x03(\x0b\x32&.osai.v1.SamplingParams.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0f\n\r_num_logprobs\"I\n\x07Grammar\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12\x0e\n\x04lark\x18\x03 \x01(\tH\x00\x42\x06\n\x04kind\"L\n\x05Stage\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12!\n\x04span\x18\x03 \x01(\x0b\x32\x13.osai.v1.LayerRange\"1\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"f\n\x0cSampledToken\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x14\n\x07logprob\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\"\n\x03top\x18\x03 \x03(\x0b\x32\x15.osai.v1.TokenLogprobB\n\n\x08_logprob*i\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT16\x10\x03\x12\x0f\n\x0b\x44TYPE_INT32\x10\x04*\x98\x04\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\x01\x12 \n\x1c\x45RROR_CODE_PROTOCOL_MISMATCH\x10\x02\x12\x1e\n\x1a\x45RROR_CODE_INVALID_REQUEST\x10\x03\x12\x1c\n\x18\x45RROR_CODE_UNKNOWN_MODEL\x10\x04\x12\x1a\n\x16\x45RROR_CODE_NOT_COVERED\x10\x05\x12\x1f\n\x1b\x45RROR_CODE_CONTEXT_EXCEEDED\x10\x06\x12!\n\x1d\x45RROR_CODE_RESOURCE_EXHAUSTED\x10\x07\x12\x1a\n\x16\x45RROR_CODE_UNAVAILABLE\x10\x08\x12 \n\x1c\x45RROR_CODE_DEADLINE_EXCEEDED\x10\t\x12\x18\n\x14\x45RROR_CODE_CANCELLED\x10\n\x12\x18\n\x14\x45RROR_CODE_BAD_FRAME\x10\x0b\x12\x1e\n\x1a\x45RROR_CODE_UNKNOWN_SESSION\x10\x0c\x12\x17\n\x13\x45RROR_CODE_MANIFEST\x10\r\x12\x16\n\x12\x45RROR_CODE_WEIGHTS\x10\x0e\x12\x19\n\x15\x45RROR_CODE_ASSIGNMENT\x10\x0f\x12\x1e\n\x1a\x45RROR_CODE_UNAUTHENTICATED\x10\x10\x12\x18\n\x14\x45RROR_CODE_FORBIDDEN\x10\x11*F\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x10\n\x0cPOOLING_LAST\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'osai.proto.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=729
-  _globals['_DTYPE']._serialized_end=834
-  _globals['_ERRORCODE']._serialized_start=837
-  _globals['_ERRORCODE']._serialized_end=1373
-  _globals['_FINISHREASON']._serialized_start=1375
-  _globals['_FINISHREASON']._serialized_end=1470
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._loaded_options = None
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_options = b'8\001'
+  _globals['_DTYPE']._serialized_start=914
+  _globals['_DTYPE']._serialized_end=1019
+  _globals['_ERRORCODE']._serialized_start=1022
+  _globals['_ERRORCODE']._serialized_end=1558
+  _globals['_POOLING']._serialized_start=1560
+  _globals['_POOLING']._serialized_end=1630
+  _globals['_FINISHREASON']._serialized_start=1632
+  _globals['_FINISHREASON']._serialized_end=1727
   _globals['_HELLO']._serialized_start=36
   _globals['_HELLO']._serialized_end=128
   _globals['_LAYERRANGE']._serialized_start=130
@@ -44,11 +48,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ERROR']._serialized_start=172
   _globals['_ERROR']._serialized_end=270
   _globals['_SAMPLINGPARAMS']._serialized_start=273
-  _globals['_SAMPLINGPARAMS']._serialized_end=494
-  _globals['_STAGE']._serialized_start=496
-  _globals['_STAGE']._serialized_end=572
-  _globals['_TOKENLOGPROB']._serialized_start=574
-  _globals['_TOKENLOGPROB']._serialized_end=623
-  _globals['_SAMPLEDTOKEN']._serialized_start=625
-  _globals['_SAMPLEDTOKEN']._serialized_end=727
+  _globals['_SAMPLINGPARAMS']._serialized_end=604
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=539
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=587
+  _globals['_GRAMMAR']._serialized_start=606
+  _globals['_GRAMMAR']._serialized_end=679
+  _globals['_STAGE']._serialized_start=681
+  _globals['_STAGE']._serialized_end=757
+  _globals['_TOKENLOGPROB']._serialized_start=759
+  _globals['_TOKENLOGPROB']._serialized_end=808
+  _globals['_SAMPLEDTOKEN']._serialized_start=810
+  _globals['_SAMPLEDTOKEN']._serialized_end=912
 # @@protoc_insertion_point(module_scope)

@@ -169,6 +169,8 @@ class OpenSession(_message.Message):
     NUM_KNOWN_TOKENS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     PREDECESSOR_FIELD_NUMBER: _builtins.int
+    GRAMMAR_FIELD_NUMBER: _builtins.int
+    POOLING_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     epoch: _builtins.int
@@ -190,6 +192,8 @@ class OpenSession(_message.Message):
     """num_known_tokens - 1 stays; it pushes nothing until ResumeSession. Not open: as new
     id of the node that pushes rows to this stage: the one before it, the head's is the tail
     """
+    pooling: _common_pb2.Pooling.ValueType
+    """tail only: nothing is generated; the tail sends one Token with the prompt's embedding"""
     follow: _builtins.bool
     """a standby: takes the session's rows and keeps their KV; pushes nothing, draws nothing"""
     @_builtins.property
@@ -216,6 +220,10 @@ class OpenSession(_message.Message):
     def block_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """of the prompt's full blocks, see osai.core.prefix: KV that the stage may have already"""
 
+    @_builtins.property
+    def grammar(self) -> _common_pb2.Grammar:
+        """tail only"""
+
     def __init__(
         self,
         *,
@@ -235,11 +243,13 @@ class OpenSession(_message.Message):
         num_known_tokens: _builtins.int = ...,
         resume: _builtins.bool = ...,
         predecessor: _builtins.str = ...,
+        grammar: _common_pb2.Grammar | None = ...,
+        pooling: _common_pb2.Pooling.ValueType = ...,
         follow: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling", "span", b"span", "successor", b"successor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grammar", b"grammar", "sampling", b"sampling", "span", b"span", "successor", b"successor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "epoch", b"epoch", "follow", b"follow", "manifest_digest", b"manifest_digest", "max_total_tokens", b"max_total_tokens", "model_id", b"model_id", "num_known_tokens", b"num_known_tokens", "num_prompt_tokens", b"num_prompt_tokens", "num_stages", b"num_stages", "predecessor", b"predecessor", "prompt_token_ids", b"prompt_token_ids", "resume", b"resume", "sampling", b"sampling", "session", b"session", "span", b"span", "stop_token_ids", b"stop_token_ids", "successor", b"successor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "epoch", b"epoch", "follow", b"follow", "grammar", b"grammar", "manifest_digest", b"manifest_digest", "max_total_tokens", b"max_total_tokens", "model_id", b"model_id", "num_known_tokens", b"num_known_tokens", "num_prompt_tokens", b"num_prompt_tokens", "num_stages", b"num_stages", "pooling", b"pooling", "predecessor", b"predecessor", "prompt_token_ids", b"prompt_token_ids", "resume", b"resume", "sampling", b"sampling", "session", b"session", "span", b"span", "stop_token_ids", b"stop_token_ids", "successor", b"successor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -442,12 +452,15 @@ class Token(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     epoch: _builtins.int
     index: _builtins.int
     """0 for the first generated token"""
     finish: _common_pb2.FinishReason.ValueType
     """set on the last"""
+    embedding: _builtins.bytes
+    """of a session with `pooling`, and no token: float32 [hidden_size], little-endian"""
     @_builtins.property
     def token(self) -> _common_pb2.SampledToken: ...
     def __init__(
@@ -458,10 +471,11 @@ class Token(_message.Message):
         index: _builtins.int = ...,
         token: _common_pb2.SampledToken | None = ...,
         finish: _common_pb2.FinishReason.ValueType = ...,
+        embedding: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "finish", b"finish", "index", b"index", "session", b"session", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "epoch", b"epoch", "finish", b"finish", "index", b"index", "session", b"session", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
