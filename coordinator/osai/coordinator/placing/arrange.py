@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from random import Random
 
-from osai.coordinator.placing.hosts import Arrangement, Hosts, Worth, replaced
+from osai.coordinator.placing.hosts import Arrangement, Hosts, Spans, Worth, replaced
 from osai.coordinator.placing.placement import place
 from osai.coordinator.swarm import replicas
 from osai.core.layers import LayerRange
@@ -64,20 +64,14 @@ def climb(hosts: Hosts, start: Arrangement, budget: Budget) -> Arrangement:
     return best
 
 
-def spans_of(hosts: Hosts, arrangement: Arrangement, index: int) -> Iterator[LayerRange]:
+def spans_of(hosts: Hosts, arrangement: Arrangement, index: int) -> Spans:
     """Spans that a host could take and that are likely to join the others'."""
-    host = hosts.hosts[index]
     num_layers = hosts.num_layers
-    others = [span for i, span in enumerate(arrangement) if i != index and span is not None]
     if num_layers <= FEW_LAYERS:
-        bounds = set(range(num_layers + 1))
-    else:
-        bounds = {0, num_layers, *(span.start for span in others), *(span.end for span in others)}
-    pairs = {(start, end) for start in bounds for end in bounds if start < end}
-    pairs |= {(start, hosts.reach(host, start)) for start in bounds if start < num_layers}
-    for start, end in sorted(pairs):
-        if start < end and hosts.fits(host, span := LayerRange(start, end)):
-            yield span
+        return hosts.spans_between(index, frozenset(range(num_layers + 1)))
+    others = [span for i, span in enumerate(arrangement) if i != index and span is not None]
+    bounds = {0, num_layers, *(span.start for span in others), *(span.end for span in others)}
+    return hosts.spans_between(index, frozenset(bounds))
 
 
 def _respans(hosts: Hosts, arrangement: Arrangement, index: int) -> Iterator[Arrangement]:
@@ -172,7 +166,7 @@ def kicked(hosts: Hosts, arrangement: Arrangement, dice: Random) -> Arrangement:
     """The arrangement with random spans for some hosts: a way out of where no single step leads on."""
     movable = [i for i, host in enumerate(hosts.hosts) if host.movable]
     for index in dice.sample(movable, min(len(movable), dice.choice(KICK_SIZES))):
-        spans = list(spans_of(hosts, arrangement, index))
+        spans = spans_of(hosts, arrangement, index)
         if spans:
             arrangement = replaced(arrangement, index, dice.choice(spans))
     return arrangement

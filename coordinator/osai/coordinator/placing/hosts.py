@@ -40,6 +40,7 @@ class Host:
         return 1.0 / (self.layer_s * len(layers))
 
 
+Spans = tuple[LayerRange, ...]
 Arrangement = tuple[LayerRange | None, ...]  # one entry a host, in order
 
 
@@ -63,6 +64,7 @@ class Hosts:
     size: ModelSize
     hosts: tuple[Host, ...]
     _known: dict[Arrangement, Worth] = field(default_factory=dict, compare=False, repr=False)
+    _between: dict[tuple[int, frozenset[int]], Spans] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def num_layers(self) -> int:
@@ -95,6 +97,19 @@ class Hosts:
     def fits(self, host: Host, layers: LayerRange) -> bool:
         """Whether a host may be given layers."""
         return self.span_bytes(layers.start, layers.end) <= host.memory_bytes and layers not in host.refused
+
+    def spans_between(self, index: int, bounds: frozenset[int]) -> Spans:
+        """Spans that fit on a host and lie between boundaries, or reach as far as there is room; remembered."""
+        known = self._between.get((index, bounds))
+        if known is None:
+            known = self._between[index, bounds] = self._spans_between(self.hosts[index], bounds)
+        return known
+
+    def _spans_between(self, host: Host, bounds: frozenset[int]) -> Spans:
+        pairs = {(start, end) for start in bounds for end in bounds}
+        pairs |= {(start, self.reach(host, start)) for start in bounds if start < self.num_layers}
+        spans = (LayerRange(start, end) for start, end in sorted(pairs) if start < end)
+        return tuple(span for span in spans if self.fits(host, span))
 
     @property
     def current(self) -> Arrangement:
