@@ -257,15 +257,15 @@ def large_swarm(count: int = 1000, num_layers: int = 80) -> Hosts:
 
 
 def test_a_thousand_nodes_are_planned_in_a_moment() -> None:
-    """100 ms on a machine that does nothing else; tests run beside each other."""
+    """In processor time, as tests run beside each other: mostly within 100 ms."""
     steady = large_swarm()
     gap = Hosts(steady.size, tuple(each for each in steady.hosts if each.layers and 40 not in each.layers))
     weak = Hosts(steady.size, tuple(each for i, each in enumerate(steady.hosts) if i % 9 == 0 or not _holds(each, 40)))
     took = []
     for hosts, why in ((steady, None), (gap, "gap"), (weak, "gain")):
-        started = time.perf_counter()
+        started = time.thread_time()
         moves = plan(hosts, CONFIG)
-        took.append(time.perf_counter() - started)
+        took.append(time.thread_time() - started)
         assert {move.why for move in moves} == ({why} if why else set())
         repaired = after(hosts, moves[0]) if moves else hosts
         assert repaired.routable(repaired.current)
