@@ -34,7 +34,11 @@ def drawn(message: Message, random: Random, depth: int = 0) -> Message:
 
 def _draw_message(field: Any, message: Message, random: Random, depth: int) -> None:  # noqa: ANN401
     target = getattr(message, field.name)
-    if field.is_repeated:
+    if field.message_type.GetOptions().map_entry:  # of numbers, wherever there is one
+        key, value = field.message_type.fields
+        for _ in range(random.randrange(MAX_REPEATED)):
+            target[_value(key, random)] = _value(value, random)
+    elif field.is_repeated:
         for _ in range(random.randrange(MAX_REPEATED)):
             drawn(target.add(), random, depth + 1)
     else:
