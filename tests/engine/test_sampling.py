@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,17 @@ from osai.core.sampling import SamplingParams
 from osai.node.engine.sampling import Draw, Drawn, kept_probs, sample, uniform
 
 
-def token_of(logits: torch.Tensor, params: SamplingParams, position: int = 0, **history: list[int]) -> int:
-    (drawn,) = sample(logits[None], [Draw(params=params, position=position, **history)])
+def token_of(
+    logits: torch.Tensor,
+    params: SamplingParams,
+    position: int = 0,
+    *,
+    prompt: Sequence[int] = (),
+    generated: Sequence[int] = (),
+    allowed: torch.Tensor | None = None,
+) -> int:
+    draw = Draw(params=params, position=position, prompt=prompt, generated=generated, allowed=allowed)
+    (drawn,) = sample(logits[None], [draw])
     assert isinstance(drawn, Drawn)
     return drawn.token_id
 
@@ -144,6 +154,44 @@ def test_penalties_as_defined() -> None:
     assert token_of(logits, SamplingParams(frequency_penalty=0.06), generated=[0]) == 0
     assert token_of(logits, SamplingParams(frequency_penalty=0.06), generated=[0, 0]) == 1
     assert token_of(logits, SamplingParams(frequency_penalty=-2.0), generated=[3]) == 3
+
+
+def test_a_bias_is_added_before_penalties_for_greedy_and_drawn_tokens() -> None:
+    logits = torch.tensor([2.0, 1.9, -1.0, 0.5])
+    assert token_of(logits, SamplingParams(logit_bias=((2, 3.5),))) == 2
+    assert token_of(logits, SamplingParams(logit_bias=((2, 3.5),), repetition_penalty=2.0), generated=[2]) == 0
+    assert token_of(logits, SamplingParams(logit_bias=((0, -100.0), (1, -100.0), (2, -100.0)), temperature=2)) == 3
+    drawn = {token_of(logits, SamplingParams(logit_bias=((1, 100.0),), temperature=1), p) for p in range(50)}
+    assert drawn == {1}
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, unique=True), st.integers(0, 2**32), st.sampled_from([0.0, 0.7, 5.0]))
+def test_only_allowed_tokens_are_drawn(ids: list[int], seed: int, temperature: float) -> None:
+    allowed = torch.zeros(8, dtype=torch.bool)
+    allowed[ids] = True
+    logits = random_logits(seed % 97, 12, 3.0)
+    for params in (
+        SamplingParams(temperature=temperature, seed=seed),
+        SamplingParams(temperature=temperature, seed=seed, top_k=3, top_p=0.9, min_p=0.01, presence_penalty=1.0),
+    ):
+        assert token_of(logits, params, generated=[0, 1], allowed=allowed) in ids
+
+
+def test_what_is_not_allowed_changes_nothing_among_what_is() -> None:
+    logits, params = random_logits(5, 12, 1.0), SamplingParams(temperature=1.2, top_p=0.8, seed=9)
+    allowed = torch.arange(12) % 3 != 0
+    ruled_out = torch.where(allowed, logits, -torch.inf)
+    for position in range(50):
+        assert token_of(logits, params, position, allowed=allowed) == token_of(ruled_out, params, position)
+
+
+def test_where_no_token_is_allowed_the_session_fails_alone() -> None:
+    draws = [
+        Draw(params=SamplingParams(temperature=temperature), position=p, allowed=torch.tensor([False, is_allowed]))
+        for p, (temperature, is_allowed) in enumerate([(0, True), (0, False), (1, False), (1, True)])
+    ]
+    results = sample(torch.zeros(4, 3), draws)
+    assert [isinstance(result, InternalError) for result in results] == [False, True, True, False]
 
 
 def test_logprobs_are_of_the_logits_as_they_came() -> None:

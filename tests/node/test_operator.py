@@ -1,5 +1,6 @@
 """What a node says of its operator, and of privacy, when it joins."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from click.testing import CliRunner
 from osai.core.errors import SetupError
 from osai.core.identity import Identity
 from osai.core.manifest import public_key_pem
-from osai.core.operators import check_operator
+from osai.core.operators import LIFE_S, check_operator
 from osai.core.records import NODES_KEY, unseal
 from osai.node.cli import _say_ready, main
 from osai.node.operator import read_operator, seal_record
@@ -38,7 +39,9 @@ def test_the_record_carries_the_operators_word(key_file: Path) -> None:
     record = write_record(told, "ready", [], num_sessions=0, sequence=1)
     assert record.operator == OPERATOR.public_key
     assert told.operator is not None
-    check_operator(told.operator, NODE.node_id)
+    check_operator(told.operator, NODE.node_id, time.time())
+    check_operator(told.operator, NODE.node_id, time.time() + LIFE_S - 60)
+    assert record.operator_not_after_s == told.operator.not_after_s
     assert record.operator_signature == told.operator.signature
     assert write_record(facts(None), "ready", [], num_sessions=0, sequence=1).operator == b""
 

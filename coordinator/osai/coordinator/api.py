@@ -4,44 +4,17 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from osai.coordinator.chat_turns import ChatMessage, Tool, ToolCall
+from osai.coordinator.tool_calls.style import ToolStyle
 from osai.core.grammar import Grammar
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCall:
-    """A call of a tool, as a model made it. `arguments` is the text of a JSON object."""
-
-    call_id: str
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatMessage:
-    """One turn of a chat.
-
-    Attributes:
-        tool_calls: of an assistant's turn.
-        tool_call_id: of a tool's turn: which call it answers.
-        name: of the speaker or tool; may be empty.
-    """
-
-    role: str
-    content: str
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str = ""
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
-    """What a model may call. `parameters` is the text of the JSON schema of its arguments."""
-
-    name: str
-    description: str = ""
-    parameters: str = "{}"
+__all__ = [
+    "ChatMessage", "Chunk", "Embedding", "EmbeddingRequest", "Finished", "GeneratedToken", "GenerationEvent",
+    "GenerationRequest", "Generations", "KnownToken", "ModelView", "NodeView", "Rerouted", "Resumption",
+    "SpanView", "StageView", "Started", "SwarmView", "Tool", "ToolCall", "Waiting",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +161,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The generation is complete. `reason` is "stop" or "length"."""
+    """The generation is complete. `reason` is "stop" or "length"; `stop` the stop string that came, if one did."""
 
     reason: str
     num_prompt_tokens: int
@@ -196,6 +169,7 @@ class Finished:
     ttft_s: float
     decode_tokens_per_s: float
     num_recoveries: int = 0
+    stop: str = ""
 
 
 GenerationEvent = Started | Chunk | Rerouted | Waiting | Finished
@@ -212,6 +186,7 @@ class ModelView:
         num_queued: requests that wait for KV to come free.
         routable: whether spans of one precision join from the first layer to the last.
         missing: what the nodes present lack to hold it all; empty where they can.
+        tools: how it calls tools; None if its chat template knows none.
     """
 
     model_id: str
@@ -224,6 +199,7 @@ class ModelView:
     num_queued: int = 0
     routable: bool = True
     missing: str = ""
+    tools: ToolStyle | None = None
 
     @property
     def covered(self) -> bool:

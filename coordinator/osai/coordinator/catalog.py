@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from osai.coordinator.api import ChatMessage
+from osai.coordinator.api import ChatMessage, Tool
+from osai.coordinator.grammar_check import GrammarCheck
 from osai.coordinator.placing.placement import ModelSize
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import ManifestError, SetupError, UnknownModelError, WeightsError
@@ -37,6 +38,7 @@ class ServedModel:
         manifest: as it was read, and passed on to the nodes.
         signed: whether a trusted key has signed it.
         source: where nodes may find the weights, besides where they were told to look; a hub id or empty.
+        check_grammar: checks grammars for it; None: its tails alone do.
     """
 
     manifest: SignedManifest
@@ -45,22 +47,25 @@ class ServedModel:
     facts: ModelFacts
     tokenizer: Tokenizer
     source: str
+    check_grammar: GrammarCheck | None = None
 
     @property
     def model_id(self) -> str:
         """The id under which clients ask for it."""
         return self.manifest.manifest.model_id
 
-    def encode(self, prompt: str | tuple[int, ...] | tuple[ChatMessage, ...]) -> tuple[int, ...]:
-        """Token ids of a prompt, whatever its form.
+    def encode(
+        self, prompt: str | tuple[int, ...] | tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()
+    ) -> tuple[int, ...]:
+        """Token ids of a prompt, whatever its form; `tools` are for a chat.
 
         Raises:
-            InvalidRequestError: if the model has no chat template, or the chat does not fit it.
+            InvalidRequestError: if the model has no chat template, or the chat or the tools do not fit it.
         """
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt)
         chat = [part for part in prompt if isinstance(part, ChatMessage)]
-        return self.tokenizer.encode(chat) if chat else tuple(part for part in prompt if isinstance(part, int))
+        return self.tokenizer.encode(chat, tools) if chat else tuple(part for part in prompt if isinstance(part, int))
 
     def size(self, precision: Precision) -> ModelSize:
         """What its parts take on a node that runs in `precision`: weights as it holds them, KV in its dtype."""
@@ -151,6 +156,7 @@ def load_model(
         facts=facts,
         tokenizer=Tokenizer(folder),
         source="",
+        check_grammar=GrammarCheck(folder / "tokenizer.json", facts.eos_token_ids),
     )
 
 

@@ -3,13 +3,21 @@
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Never
 
 from osai.coordinator.api import GenerationEvent, Generations, Rerouted, Started, SwarmView, Waiting
-from osai.coordinator.client_wire import read_request, write_event, write_models, write_swarm
+from osai.coordinator.client_wire import (
+    read_embedding_request,
+    read_request,
+    write_embedding,
+    write_event,
+    write_models,
+    write_swarm,
+)
 from osai.coordinator.keys.api_key import Scope
 from osai.coordinator.keys.caller import Caller, caller_of
 from osai.coordinator.keys.keyring import Keyring
+from osai.coordinator.tracing.incoming import HEADER, take_caller
 from osai.core.errors import InternalError, InvalidRequestError, OsaiError
 from osai.core.protocol import check_hello, hello
 from osai.core.rpc import abort
@@ -60,14 +68,16 @@ class ClientService(client_pb2_grpc.CoordinatorServicer):
                 async for event in events:
                     if request.protocol_version >= NOTICES_VERSION or not isinstance(event, Rerouted | Waiting):
                         await context.write(write_event(event, self._coordinators(event)))
-        except OsaiError as e:
-            # one about the request itself may quote it: a chat template's own words do
-            why = type(e).__name__ if isinstance(e, InvalidRequestError) else e
-            log.info("generation for %s ended: %s", context.peer(), why)
-            await abort(context, e)
-        except Exception as e:
-            log.exception("generation for %s failed", context.peer())
-            await abort(context, InternalError(f"the coordinator failed ({type(e).__name__}); its log says more"))
+        except Exception as e:  # noqa: BLE001 - logged there
+            await _fail(context, e, "generation")
+
+    async def Embed(self, request: client_pb2.EmbedRequest, context: Any) -> client_pb2.EmbedResponse:  # noqa: N802, ANN401
+        """The vector of one prompt; the call's cancellation cancels it."""
+        try:
+            generations = self._caller(context).generations(self._generations)
+            return write_embedding(await generations.embed(read_embedding_request(request)))
+        except Exception as e:  # noqa: BLE001 - logged there
+            await _fail(context, e, "embedding")
 
     def _contexts(self, request: client_pb2.GenerateRequest) -> dict[str, int]:
         """What each model's context holds, where it matters."""
@@ -98,4 +108,16 @@ class ClientService(client_pb2_grpc.CoordinatorServicer):
     def _caller(self, context: Any) -> Caller:  # noqa: ANN401
         """Who calls; raises UnauthenticatedError if he needs a key and has none."""
         metadata = context.invocation_metadata() or ()
+        take_caller(next((value for key, value in metadata if key == HEADER), None))
         return caller_of(self._keyring, next((value for key, value in metadata if key == "authorization"), None))
+
+
+async def _fail(context: Any, error: Exception, what: str) -> Never:  # noqa: ANN401
+    """End a call with an error, and log it."""
+    if isinstance(error, OsaiError):
+        # one about the request itself may quote it: a chat template's own words do
+        why = type(error).__name__ if isinstance(error, InvalidRequestError) else error
+        log.info("%s for %s ended: %s", what, context.peer(), why)
+        await abort(context, error)
+    log.error("%s for %s failed", what, context.peer(), exc_info=error)
+    await abort(context, InternalError(f"the coordinator failed ({type(error).__name__}); its log says more"))

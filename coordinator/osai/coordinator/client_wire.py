@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Literal
 
 from osai.coordinator.api import (
     ChatMessage,
     Chunk,
+    Embedding,
+    EmbeddingRequest,
     Finished,
     GeneratedToken,
     GenerationEvent,
@@ -16,21 +19,29 @@ from osai.coordinator.api import (
     Rerouted,
     Started,
     SwarmView,
+    Tool,
+    ToolCall,
     Waiting,
 )
 from osai.coordinator.resume_wire import MAX_NAME_CHARS, read_resume
 from osai.coordinator.wire import write_stage
 from osai.core.errors import InvalidRequestError
+from osai.core.grammar import read_grammar
 from osai.core.operators import trusted_operators
-from osai.core.sampling import SamplingParams
+from osai.core.sampling import MAX_BIASED_TOKENS, SamplingParams
 from osai.proto import client_pb2, common_pb2
 
 _REASONS = {"stop": common_pb2.FINISH_REASON_STOP, "length": common_pb2.FINISH_REASON_LENGTH}
 
 MAX_PROMPT_TOKENS = 2**20  # given as ids; of more a request has no room
 MAX_CHAT_MESSAGES = 16_384
+MAX_TOOLS = 1024
+MAX_TOOL_CALLS = 1024  # of one turn
 MAX_STOPS = 4096  # strings or tokens that end a generation, before it is known how many the model takes
 
+_POOLINGS: Mapping[int, Literal["mean", "last"]] = MappingProxyType(
+    {common_pb2.POOLING_UNSPECIFIED: "mean", common_pb2.POOLING_MEAN: "mean", common_pb2.POOLING_LAST: "last"}
+)
 NO_CONTEXTS: Mapping[str, int] = MappingProxyType({})
 
 
@@ -51,6 +62,7 @@ def read_request(
     """
     _check_counts(message)
     given = {field.name: value for field, value in message.sampling.ListFields()}  # the fields that are set
+    given["logit_bias"] = tuple(sorted(message.sampling.logit_bias.items()))
     resume = read_resume(message.resume, _most_tokens(message, contexts)) if message.HasField("resume") else None
     seed = given.setdefault("seed", message.resume.seed if resume else draw_seed())
     if resume and seed != message.resume.seed:
@@ -62,7 +74,7 @@ def read_request(
         case "token_ids":
             prompt = tuple(message.token_ids.ids)
         case "chat":
-            prompt = tuple(ChatMessage(role=turn.role, content=turn.content) for turn in message.chat.messages)
+            prompt = tuple(_read_turn(turn) for turn in message.chat.messages)
         case _:
             raise InvalidRequestError("the request has no prompt; give a text, token ids or a chat")
     return GenerationRequest(
@@ -74,19 +86,73 @@ def read_request(
         stop_token_ids=tuple(message.stop_token_ids),
         ignore_eos=message.ignore_eos,
         trusted_operators=trusted_operators(message.trusted_operators),
+        tools=tuple(
+            Tool(name=tool.name, description=tool.description, parameters=tool.parameters)
+            for tool in message.chat.tools
+        ),
+        grammar=read_grammar(message.grammar) if message.HasField("grammar") else None,
         resume=resume,
+    )
+
+
+def _read_turn(turn: client_pb2.ChatMessage) -> ChatMessage:
+    if len(turn.tool_calls) > MAX_TOOL_CALLS:
+        raise InvalidRequestError(f"{len(turn.tool_calls)} tool calls of a turn are over the limit of {MAX_TOOL_CALLS}")
+    calls = (ToolCall(call_id=call.id, name=call.name, arguments=call.arguments) for call in turn.tool_calls)
+    return ChatMessage(
+        role=turn.role,
+        content=turn.content,
+        tool_calls=tuple(calls),
+        tool_call_id=turn.tool_call_id,
+        name=turn.name,
+    )
+
+
+def read_embedding_request(message: client_pb2.EmbedRequest) -> EmbeddingRequest:
+    """Read a client's request for a vector.
+
+    Raises:
+        InvalidRequestError: if it has no prompt, or too much of anything, or names a pooling that is not known here.
+    """
+    _refuse_many(
+        ("characters of a model's id", len(message.model_id), MAX_NAME_CHARS),
+        ("prompt tokens", len(message.token_ids.ids), MAX_PROMPT_TOKENS),
+    )
+    if not message.WhichOneof("input"):
+        raise InvalidRequestError("the request has no prompt; give a text or token ids")
+    if message.pooling not in _POOLINGS:
+        raise InvalidRequestError(
+            f"pooling {message.pooling} is not known to this release; ask for the mean or the last"
+        )
+    return EmbeddingRequest(
+        model_id=message.model_id,
+        prompt=message.prompt if message.HasField("prompt") else tuple(message.token_ids.ids),
+        pooling=_POOLINGS[message.pooling],
+        trusted_operators=trusted_operators(message.trusted_operators),
+    )
+
+
+def write_embedding(embedding: Embedding) -> client_pb2.EmbedResponse:
+    """A vector."""
+    return client_pb2.EmbedResponse(
+        model_id=embedding.model_id, num_prompt_tokens=embedding.num_prompt_tokens, embedding=embedding.vector
     )
 
 
 def _check_counts(message: client_pb2.GenerateRequest) -> None:
     """Before anything of a request is copied (B2 of docs/security.md)."""
-    counts = (
+    _refuse_many(
         ("characters of a model's id", len(message.model_id), MAX_NAME_CHARS),
         ("prompt tokens", len(message.token_ids.ids), MAX_PROMPT_TOKENS),
         ("chat messages", len(message.chat.messages), MAX_CHAT_MESSAGES),
         ("stop strings", len(message.stop), MAX_STOPS),
         ("stop tokens", len(message.stop_token_ids), MAX_STOPS),
+        ("tools", len(message.chat.tools), MAX_TOOLS),
+        ("biased tokens", len(message.sampling.logit_bias), MAX_BIASED_TOKENS),
     )
+
+
+def _refuse_many(*counts: tuple[str, int, int]) -> None:
     for what, count, most in counts:
         if count > most:
             raise InvalidRequestError(f"{count} {what} are over the limit of {most}")

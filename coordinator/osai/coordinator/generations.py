@@ -1,15 +1,19 @@
 """Runs generations: the shell around routing and session supervision, behind every front door."""
 
 import asyncio
+import itertools
 import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import TypeVar
 
 from osai.coordinator.admission import QueueConfig
 from osai.coordinator.api import (
+    Embedding,
+    EmbeddingRequest,
     GenerationEvent,
     GenerationRequest,
     Rerouted,
@@ -18,7 +22,9 @@ from osai.coordinator.api import (
     SwarmView,
 )
 from osai.coordinator.catalog import Catalog, ServedModel
-from osai.coordinator.plan import plan_generation
+from osai.coordinator.embedding import read_vector, verdict
+from osai.coordinator.plan import GenerationPlan, plan_embedding, plan_generation
+from osai.coordinator.recoveries import Recoveries
 from osai.coordinator.sessions.generation import Generation, new_number
 from osai.coordinator.sessions.refusals import TRY_ELSEWHERE, Refusals
 from osai.coordinator.sessions.route_finder import RouteFinder
@@ -27,8 +33,15 @@ from osai.coordinator.sessions.session import Session, SupervisionConfig
 from osai.coordinator.sessions.stage_links import StageLinks
 from osai.coordinator.sessions.watch import SessionWatch
 from osai.coordinator.swarm import Swarm
+from osai.coordinator.tracing.phases import Phase, enter
 from osai.coordinator.waiting_room import WaitingRoom
-from osai.core.errors import InvalidRequestError, NotCoveredError, OsaiError, ResourceExhaustedError
+from osai.core.errors import (
+    InvalidRequestError,
+    NotCoveredError,
+    OsaiError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from osai.core.link_pool import LinkPool
 from osai.core.member_tls import MemberTls
 from osai.core.prefix import secret_salt
@@ -36,15 +49,8 @@ from osai.proto import edge_pb2
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Events = AsyncGenerator[GenerationEvent, None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recoveries:
-    """Times that sessions went on over another pipeline, and for how long they paused for it in all."""
-
-    num_recoveries: int = 0
-    pause_s: float = 0.0
 
 
 class SwarmGenerations:
@@ -107,19 +113,13 @@ class SwarmGenerations:
         model = self._catalog.get(request.model_id)
         salt = secret_salt(self._secret, request.trusted_operators)
         plan = await asyncio.to_thread(
-            lambda: plan_generation(request, model.encode(request.prompt), model.facts, salt)
+            lambda: plan_generation(request, model.encode(request.prompt, request.tools), model.facts, salt)
         )
-        generation = Generation(
-            model,
-            plan,
-            routes=RouteFinder(model, plan, self._swarm, self._sessions_by_node),
-            stages=self._stages,
-            running=self._running,
-            on_rerouted=self._rerouted,
-        )
-        self._watch.start()
+        if plan.grammar is not None and model.check_grammar is not None:
+            await asyncio.to_thread(model.check_grammar, plan.grammar)
+        generation = self._generation(model, plan)
         running = (
-            self._admitted(generation, model, started_s)
+            self._admitted(generation, model, lambda session: generation.run(session, new_number(), started_s))
             if request.resume is None
             else self._resumed(generation, model, request.resume, started_s)
         )
@@ -127,13 +127,52 @@ class SwarmGenerations:
             async for event in events:
                 yield event
 
-    async def _admitted(self, generation: Generation, model: ServedModel, started_s: float) -> Events:
+    async def embed(self, request: EmbeddingRequest) -> Embedding:
+        """See osai.coordinator.api.Generations. It is one prefill: what a stage loses is begun again."""
+        model = self._catalog.get(request.model_id)
+        salt = secret_salt(self._secret, request.trusted_operators)
+        plan = await asyncio.to_thread(lambda: plan_embedding(request, model.encode(request.prompt), model.facts, salt))
+        generation = self._generation(model, plan)
+        once = replace(self._config, max_reroutes=0)
+        for attempt in itertools.count(1):
+            running = self._admitted(generation, model, lambda session: generation.embed(session, new_number()), once)
+            try:
+                async with aclosing(running) as found:
+                    vectors = [vector async for vector in found if vector is not None]
+            except UnavailableError as e:
+                if (error := verdict(e, attempt)) is not None:
+                    raise error from e
+                log.info("a vector is made anew: %s", e)
+            else:
+                break
+        vector = read_vector(vectors[0] if vectors else b"", model.facts.hidden_size)
+        return Embedding(model_id=model.model_id, num_prompt_tokens=len(plan.prompt), vector=vector)
+
+    def _generation(self, model: ServedModel, plan: GenerationPlan) -> Generation:
+        self._watch.start()
+        return Generation(
+            model,
+            plan,
+            routes=RouteFinder(model, plan, self._swarm, self._sessions_by_node),
+            stages=self._stages,
+            running=self._running,
+            on_rerouted=self._rerouted,
+        )
+
+    async def _admitted(
+        self,
+        generation: Generation,
+        model: ServedModel,
+        run: Callable[[Session], AsyncGenerator[T, None]],
+        config: SupervisionConfig | None = None,
+    ) -> AsyncGenerator[T, None]:
         """A new session, as soon as there is room for it."""
         with self._rooms[model.model_id].place() as place:
             while True:
+                enter(Phase.QUEUEING)
                 await place.turn()
                 try:
-                    async with aclosing(self._try(generation, started_s)) as events:
+                    async with aclosing(self._try(generation, run, config)) as events:
                         async for event in events:
                             place.admitted()
                             yield event
@@ -171,20 +210,31 @@ class SwarmGenerations:
                 async for event in events:
                     yield event
 
-    async def _try(self, generation: Generation, started_s: float) -> Events:
+    async def _try(
+        self,
+        generation: Generation,
+        run: Callable[[Session], AsyncGenerator[T, None]],
+        config: SupervisionConfig | None,
+    ) -> AsyncGenerator[T, None]:
         """A new session on the first pipeline that opens.
 
         Raises:
             ResourceExhaustedError: before the first event, if one would open once it had KV.
         """
         refusals, until_s = Refusals(), time.monotonic() + self._config.coverage_wait_s
+        num_tokens = len(generation.plan.prompt)
         while pipeline := await self._next_pipeline(refusals, generation.routes):
             session = Session(
-                pipeline, len(generation.plan.prompt), self._config, time.monotonic(), with_standbys=self._standby
+                pipeline,
+                num_tokens,
+                config or self._config,
+                time.monotonic(),
+                with_standbys=self._standby and config is None,
             )
             begun = False
+            enter(Phase.OPENING)
             try:
-                async with aclosing(generation.run(session, new_number(), started_s)) as events:
+                async with aclosing(run(session)) as events:
                     async for event in events:
                         begun = True
                         yield event
@@ -201,6 +251,7 @@ class SwarmGenerations:
 
     async def _next_pipeline(self, refusals: Refusals, routes: RouteFinder) -> tuple[StageView, ...] | None:
         asked_s = time.monotonic()
+        enter(Phase.ROUTING)
         while True:
             is_settled = self._is_settled(asked_s, time.monotonic())
             try:
@@ -226,10 +277,7 @@ class SwarmGenerations:
 
     def _rerouted(self, rerouted: Rerouted) -> None:
         log.info("a session goes on elsewhere after %.3f s: %s", rerouted.pause_s, rerouted.reason)
-        so_far = self.recoveries
-        self.recoveries = Recoveries(
-            num_recoveries=so_far.num_recoveries + 1, pause_s=so_far.pause_s + rerouted.pause_s
-        )
+        self.recoveries = self.recoveries.after(rerouted)
 
     def _heard(self, node_id: str, message: edge_pb2.LinkMessage) -> None:
         for number, happening in read_happenings(node_id, message):

@@ -3,10 +3,12 @@
 A long prompt takes some tens of milliseconds to go through: not on the loop.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from osai.coordinator.api import GenerationRequest
+from osai.coordinator.api import EmbeddingRequest, GenerationRequest
 from osai.core.errors import ContextExceededError, InvalidRequestError
+from osai.core.grammar import Grammar
 from osai.core.model import ModelFacts
 from osai.core.prefix import shareable_hashes
 from osai.core.sampling import SamplingParams
@@ -27,6 +29,8 @@ class GenerationPlan:
             The context bounds how many there are.
         operators: public keys of those whose nodes alone may serve it; empty: any may (docs/security.md, O5).
         prefix_salt: what the hashes begin with, empty for what all may share (O8).
+        grammar: what the generated text must be.
+        pooling: nothing is generated: how the prompt becomes a vector.
     """
 
     prompt: tuple[int, ...]
@@ -37,6 +41,18 @@ class GenerationPlan:
     block_hashes: tuple[bytes, ...] = ()
     operators: frozenset[bytes] = frozenset()
     prefix_salt: bytes = b""
+    grammar: Grammar | None = None
+    pooling: Literal["mean", "last"] | None = None
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether a tail that takes over needs to know which tokens were generated."""
+        return self.sampling.needs_history or self.grammar is not None
+
+    @property
+    def needs_new_tail(self) -> bool:
+        """Whether the tail must know of grammars, logit_bias and pooling."""
+        return self.grammar is not None or self.pooling is not None or bool(self.sampling.logit_bias)
 
 
 def plan_generation(
@@ -59,6 +75,7 @@ def plan_generation(
     for token in (*prompt, *request.stop_token_ids):
         if not 0 <= token < facts.vocab_size:
             raise InvalidRequestError(f"token id {token} is not in the model's vocabulary of {facts.vocab_size}")
+    request.sampling.check_vocabulary(facts.vocab_size)
     if request.max_tokens is not None and request.max_tokens < 1:
         raise InvalidRequestError(f"max_tokens is {request.max_tokens}; it must be at least 1")
     if len(request.stop) > MAX_STOP_STRINGS or any(not 0 < len(stop) <= MAX_STOP_CHARS for stop in request.stop):
@@ -85,4 +102,26 @@ def plan_generation(
         block_hashes=shareable_hashes(prompt, prefix_salt),
         operators=request.trusted_operators,
         prefix_salt=prefix_salt,
+        grammar=request.grammar,
     )
+
+
+def plan_embedding(
+    request: EmbeddingRequest, prompt: tuple[int, ...], facts: ModelFacts, prefix_salt: bytes = b""
+) -> GenerationPlan:
+    """Check a request for a vector against its model; arguments and errors as of plan_generation.
+
+    KV is set aside for one token more, as for a generation of one: stages before the tail know no other sessions.
+    """
+    asked = GenerationRequest(
+        model_id=request.model_id,
+        prompt=prompt,
+        sampling=SamplingParams(),
+        max_tokens=1,
+        ignore_eos=True,
+        trusted_operators=request.trusted_operators,
+    )
+    plan = plan_generation(asked, prompt, facts, prefix_salt)
+    # a mean is of all rows: none may be skipped because its KV is there
+    hashes = plan.block_hashes if request.pooling == "last" else ()
+    return replace(plan, pooling=request.pooling, block_hashes=hashes)

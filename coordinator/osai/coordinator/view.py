@@ -27,6 +27,7 @@ def _view_model(model: ServedModel, nodes: tuple[NodeState, ...], num_queued: in
         created_s=model.manifest.manifest.created_s,
         num_queued=num_queued,
         routable=is_routable(nodes, model),
+        tools=model.tokenizer.tool_style,
     )
 
 

@@ -26,12 +26,13 @@ MAX_TOKEN_ID = 2**31 - 1  # token ids travel as int32
 _FINISH = {common_pb2.FINISH_REASON_STOP: "stop", common_pb2.FINISH_REASON_LENGTH: "length"}
 
 
-def read_node(record: record_pb2.NodeRecord, *, is_proven: bool = False) -> NodeState:
+def read_node(record: record_pb2.NodeRecord, *, proven_at_s: float | None = None) -> NodeState:
     """Read a node's record.
 
     Args:
         record: as it came.
-        is_proven: the node that it is of has signed it, or shown its certificate: its operator may count (O4).
+        proven_at_s: seconds since 1970 at which the node that it is of has signed it, or shown its certificate: its
+            operator may count (O4); None where it has not.
 
     Raises:
         PeerError: if it lacks an id or an address, names two spans of a model, a time in it is no time, or there is
@@ -50,7 +51,7 @@ def read_node(record: record_pb2.NodeRecord, *, is_proven: bool = False) -> Node
         )
     if not -MAX_TIME_S < record.started_at_s < MAX_TIME_S:  # also NaN
         raise PeerError(f"node {record.node_id} was started at {record.started_at_s} s", subject=record.node_id)
-    operator, operator_flaw = _read_operator(record, is_proven=is_proven)
+    operator, operator_flaw = _read_operator(record, proven_at_s)
     return NodeState(
         node_id=record.node_id,
         address=record.edge_address,
@@ -70,15 +71,17 @@ def read_node(record: record_pb2.NodeRecord, *, is_proven: bool = False) -> Node
     )
 
 
-def _read_operator(record: record_pb2.NodeRecord, *, is_proven: bool) -> tuple[bytes, str]:
+def _read_operator(record: record_pb2.NodeRecord, proven_at_s: float | None) -> tuple[bytes, str]:
     """The operator that counts, and why the one that is named does not (O4)."""
     if not record.operator:
         return b"", ""
-    if not is_proven:
+    if proven_at_s is None:
         return b"", f"node {record.node_id} names an operator, and has not signed its record"
-    statement = OperatorStatement(public_key=record.operator, signature=record.operator_signature)
+    statement = OperatorStatement(
+        public_key=record.operator, not_after_s=record.operator_not_after_s, signature=record.operator_signature
+    )
     try:
-        check_operator(statement, record.node_id)
+        check_operator(statement, record.node_id, proven_at_s)
     except TrustError as e:
         return b"", e.message
     return record.operator, ""
@@ -149,6 +152,7 @@ def read_token(token: edge_pb2.Token) -> TokenEvent:
         logprob=sampled.logprob if sampled.HasField("logprob") else None,
         top=tuple((other.token_id, other.logprob) for other in sampled.top),
         finish=_FINISH.get(token.finish),
+        embedding=token.embedding,
     )
 
 
@@ -164,7 +168,15 @@ def write_sampling(params: SamplingParams) -> common_pb2.SamplingParams:
         frequency_penalty=params.frequency_penalty,
         seed=params.seed,
         num_logprobs=params.num_logprobs,
+        logit_bias=dict(params.logit_bias),
     )
+
+
+POOLINGS: dict[str | None, common_pb2.Pooling.ValueType] = {
+    None: common_pb2.POOLING_UNSPECIFIED,
+    "mean": common_pb2.POOLING_MEAN,
+    "last": common_pb2.POOLING_LAST,
+}
 
 
 def write_stage(stage: StageView) -> common_pb2.Stage:

@@ -1,7 +1,5 @@
 """The wire protocol's version, and the greeting that opens every connection."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 from osai.core.errors import PeerError, ProtocolMismatchError
 from osai.proto import common_pb2
 
@@ -16,6 +14,8 @@ MAX_SOFTWARE_CHARS = 100  # of what is told of a peer's
 
 def software() -> str:
     """Name and version of this program, for people."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - a tenth of a client's import
+
     try:
         return f"osai/{version('osai')}"
     except PackageNotFoundError:  # run from a checkout that was never installed

@@ -73,6 +73,17 @@ class SamplingParams:
                     f"logit_bias of token {token_id} is {bias}; ids start at 0, and biases lie between -100 and 100"
                 )
 
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """See whether every token that is named is one of the model's.
+
+        Raises:
+            InvalidRequestError: naming one that is not.
+        """
+        if wrong := [token_id for token_id, _ in self.logit_bias if token_id >= vocab_size]:
+            raise InvalidRequestError(
+                f"logit_bias names token {min(wrong)}, which is not in the model's vocabulary of {vocab_size}"
+            )
+
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is always taken."""

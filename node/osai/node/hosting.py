@@ -25,6 +25,7 @@ from osai.node.membership import Assigned, SpanStatus
 from osai.node.ring import ServedSpan
 from osai.node.span_plan import SpanPlan, plan_span
 from osai.node.stages.stage import HostedSpan
+from osai.node.tail_vocabulary import read_vocabulary
 from osai.node.weights.lookout import NodeRecords, Swarm
 from osai.node.weights.spread import Spread, Taking
 from osai.node.weights.verified import VerifiedCheckpoint
@@ -111,6 +112,7 @@ class Host:
         counted = CountedBytes(self._progress)
         checkpoint = VerifiedCheckpoint(taking.source, signed, counted.add)
         plan = await asyncio.to_thread(self._plan, assigned.layers, signed, checkpoint)
+        vocabulary = await asyncio.to_thread(read_vocabulary, plan, checkpoint)
         quantization = self._check_arithmetic(plan.dtype)
         plan = replace(plan, weight_bytes=_weight_bytes(plan, signed, quantization))
         plan = replace(plan, memory_bytes=self._budget(plan))
@@ -138,7 +140,8 @@ class Host:
         log.info("layers %s of %s: %d KV tokens, a step takes %.1f ms", assigned.layers, assigned.model_id,
                  info.num_kv_tokens, step_time_s * 1e3)  # fmt: skip
         dtype = announced_dtype(plan.dtype, quantization)
-        return _loaded(assigned, plan, signed, dtype=dtype, verified=verified, step_time_s=step_time_s)
+        loaded = _loaded(assigned, plan, signed, dtype=dtype, verified=verified, step_time_s=step_time_s)
+        return replace(loaded, served=replace(loaded.served, vocabulary=vocabulary))
 
     def _budget(self, plan: SpanPlan) -> int:
         """Memory for one more span: an equal share of what is left.

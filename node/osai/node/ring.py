@@ -18,13 +18,14 @@ from osai.core.member_tls import MemberTls
 from osai.node.budgets import BudgetConfig, Budgets
 from osai.node.engine.api import Rows, StepOutput
 from osai.node.engine.engine import Engine
+from osai.node.grammars import Grammars, MakeVocabulary
 from osai.node.intake import Intake
 from osai.node.owners import Owners
 from osai.node.parties import Parties
 from osai.node.stages.feeding import Feeding
 from osai.node.stages.held_rows import HeldRows
 from osai.node.stages.journal import DEFAULT_BYTES, Journal
-from osai.node.stages.pushing import Pushing
+from osai.node.stages.pushing import Pushing, Traffic
 from osai.node.stages.replays import Replays
 from osai.node.stages.session_desk import SessionDesk
 from osai.node.stages.stage import (
@@ -49,10 +50,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedSpan:
-    """A hosted span and what its frames look like."""
+    """A hosted span and what its frames look like.
+
+    Attributes:
+        vocabulary: of a tail: makes the model's tokens, which grammars need; it may take seconds.
+    """
 
     hosted: HostedSpan
     frames: FrameShape
+    vocabulary: MakeVocabulary | None = None
 
 
 class Ring:
@@ -64,6 +70,7 @@ class Ring:
         journal_bytes: for rows that a lost successor's replacement will need; 0 keeps none.
         tls: of this node; None in a public swarm.
         budgets: what one peer may take of this node.
+        on_traffic: told of each message: over which kind of link, "dialled" or "accepted"; "sent" or "received"; bytes.
 
     Attributes:
         on_echo: called with the id of a peer that returns a probe, and the seconds of the round trip.
@@ -77,8 +84,9 @@ class Ring:
         journal_bytes: int = DEFAULT_BYTES,
         tls: MemberTls | None = None,
         budgets: BudgetConfig | None = None,
+        on_traffic: Traffic | None = None,
     ) -> None:
-        self._me = me
+        self._me, self._on_traffic = me, on_traffic
         self._budgets = Budgets(budgets)
         self.on_echo: Callable[[str, float], None] = lambda *_: None
         self._table, self._owners, self._parties = StageTable(), Owners(), Parties()
@@ -87,15 +95,21 @@ class Ring:
         self.engine = make_engine(self.stepped)
         self._pool = LinkPool(me.node_id, self._answered, lambda peer, _reason: self._lost(peer), tls=tls)
         journal, held = Journal(journal_bytes), HeldRows()
-        self._pushing = Pushing(self._pool, journal, self._lost)
+        self._pushing = Pushing(self._pool, journal, self._lost, on_traffic)
         self._replays = Replays(self._table, journal, self._pushing, self._perform)
         self._feeding = Feeding(self._table, self.engine, held, self._owners.peer, self._tell, self._perform)
-        self._desk = SessionDesk(self._table, self.engine, journal, held, self._tell, self._perform)
+        self._grammars = Grammars()
+        self._desk = SessionDesk(self._table, self.engine, journal, held, self._grammars, self._tell, self._perform)
 
     @property
     def num_sessions(self) -> int:
         """Sessions open on this node that have an owner."""
         return self._table.num_sessions
+
+    @property
+    def num_peers(self) -> int:
+        """Links that nodes and coordinators hold to this node."""
+        return len(self._owners)
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -105,16 +119,19 @@ class Ring:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.__aexit__()
         self._over = True
+        self._grammars.close()
         await self._tasks.__aexit__(None, None, None)
 
     def serve(self, span: ServedSpan) -> None:
         """Serve a span that the engine holds; in place of another one of the same key, if it has been withdrawn."""
         self._intake.serve(span.hosted.key, span.frames)
         self._table.host(span.hosted)
+        self._grammars.serve(span.hosted.key, span.vocabulary)
 
     def withdraw(self, key: str) -> None:
         """Serve a span no longer: its sessions end here, and their owners are told. An unknown key is no error."""
         self._perform(self._table.withdraw(key))
+        self._grammars.withdraw(key)
 
     def attach(
         self, peer: str, member: Member | None = None, host: str = ""
@@ -163,6 +180,8 @@ class Ring:
             OsaiError: if what is in it can't be meant for anybody: a batch without frames, names that are too long.
         """
         kind = message.WhichOneof("kind")
+        if self._on_traffic:
+            self._on_traffic("accepted", "received", message.ByteSize())
         self._parties.check_kind(owner, kind)
         if not self._is_due(owner, message) or not self._is_within(owner, message):
             return
@@ -225,6 +244,8 @@ class Ring:
 
     def _answered(self, peer: str, message: edge_pb2.LinkMessage) -> None:
         """A peer says something on our link to it: that it can't take a session's frames, or a probe is back."""
+        if self._on_traffic:
+            self._on_traffic("dialled", "received", message.ByteSize())
         match message.WhichOneof("kind"):
             case "failed":
                 failed, error = message.failed, from_proto(message.failed.error)
@@ -271,5 +292,7 @@ class Ring:
             self._feeding.submit(rows, token[None], None)
 
     def _tell(self, owner: int, message: edge_pb2.LinkMessage) -> None:
+        if self._on_traffic:
+            self._on_traffic("accepted", "sent", message.ByteSize())
         if not self._owners.tell(owner, message):
             self.detach(owner)

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from osai.core.errors import InvalidRequestError, OsaiError
+from osai.core.grammar import Grammar, read_grammar
 from osai.core.layers import LayerRange
 from osai.core.prefix import HASH_BYTES, num_shareable_blocks
-from osai.core.sampling import SamplingParams
+from osai.core.sampling import MAX_BIASED_TOKENS, SamplingParams
 from osai.node.engine.api import Rows, Sampled
+from osai.node.engine.pooling import Pooling
 from osai.node.stages.stage import FollowRequest, OpenRequest, Peer, Report, ResumeRequest
 from osai.proto import common_pb2, edge_pb2
 
@@ -33,6 +35,9 @@ _FINISH = {
     "stop": common_pb2.FINISH_REASON_STOP,
     "length": common_pb2.FINISH_REASON_LENGTH,
 }
+
+
+_POOLINGS: dict[int, Pooling] = {common_pb2.POOLING_MEAN: "mean", common_pb2.POOLING_LAST: "last"}
 
 
 def read_open(message: edge_pb2.OpenSession) -> OpenRequest:
@@ -69,7 +74,28 @@ def read_open(message: edge_pb2.OpenSession) -> OpenRequest:
         num_known_tokens=num_known,
         resume=message.resume,
         follow=message.follow,
+        grammar=_read_grammar(message),
+        pooling=_read_pooling(message),
     )
+
+
+def _read_grammar(message: edge_pb2.OpenSession) -> Grammar | None:
+    return read_grammar(message.grammar) if message.HasField("grammar") else None
+
+
+def _read_pooling(message: edge_pb2.OpenSession) -> Pooling | None:
+    """How a prompt becomes a vector.
+
+    Raises:
+        InvalidRequestError: if that is not known here, or the session goes on or has a grammar.
+    """
+    if message.pooling == common_pb2.POOLING_UNSPECIFIED:
+        return None
+    if message.pooling not in _POOLINGS:
+        raise InvalidRequestError(f"pooling {message.pooling} is not known to this release")
+    if message.resume or message.HasField("grammar"):
+        raise InvalidRequestError("a vector of a prompt is made in one go, and has no grammar: begin it anew")
+    return _POOLINGS[message.pooling]
 
 
 def _check_sizes(message: edge_pb2.OpenSession) -> None:
@@ -81,6 +107,7 @@ def _check_sizes(message: edge_pb2.OpenSession) -> None:
         ("tokens in all", message.max_total_tokens, MAX_TOTAL_TOKENS),
         ("stop tokens", len(message.stop_token_ids), MAX_STOP_TOKENS),
         ("tokens of a prompt", len(message.prompt_token_ids), message.max_total_tokens),
+        ("biased tokens", len(message.sampling.logit_bias), MAX_BIASED_TOKENS),
     )
     for what, length, most in lengths:
         if length > most:
@@ -165,6 +192,7 @@ def read_sampling(message: common_pb2.SamplingParams) -> SamplingParams:
         frequency_penalty=message.frequency_penalty,
         seed=message.seed,
         num_logprobs=message.num_logprobs if message.HasField("num_logprobs") else None,
+        logit_bias=tuple(sorted(message.logit_bias.items())),
     )
 
 
@@ -200,7 +228,15 @@ def write_bytes(
 
 
 def write_token(sampled: Sampled) -> edge_pb2.Token:
-    """One drawn token for the coordinator."""
+    """One drawn token, or the vector of a prompt, for the coordinator."""
+    if sampled.embedding:
+        return edge_pb2.Token(
+            session=sampled.session,
+            epoch=sampled.epoch,
+            index=sampled.index,
+            finish=_FINISH[sampled.finish],
+            embedding=sampled.embedding,
+        )
     token = common_pb2.SampledToken(token_id=sampled.token_id, logprob=sampled.logprob)
     token.top.extend(common_pb2.TokenLogprob(token_id=other, logprob=logprob) for other, logprob in sampled.top)
     return edge_pb2.Token(

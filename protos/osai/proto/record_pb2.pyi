@@ -127,6 +127,7 @@ class NodeRecord(_message.Message):
     DELAYS_FIELD_NUMBER: _builtins.int
     OPERATOR_FIELD_NUMBER: _builtins.int
     OPERATOR_SIGNATURE_FIELD_NUMBER: _builtins.int
+    OPERATOR_NOT_AFTER_S_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     edge_address: _builtins.str
     """host:port"""
@@ -147,6 +148,8 @@ class NodeRecord(_message.Message):
     """whoever runs the node: an Ed25519 public key, 32 bytes; empty: not said"""
     operator_signature: _builtins.bytes
     """by that key, that the node is its own (osai.core.operators has the exact bytes)"""
+    operator_not_after_s: _builtins.int
+    """seconds since 1970 after which that counts no more"""
     @_builtins.property
     def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpanRecord]: ...
     @_builtins.property
@@ -169,10 +172,11 @@ class NodeRecord(_message.Message):
         delays: _abc.Iterable[Global___PeerDelay] | None = ...,
         operator: _builtins.bytes = ...,
         operator_signature: _builtins.bytes = ...,
+        operator_not_after_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delays", b"delays", "device", b"device", "edge_address", b"edge_address", "memory_bytes", b"memory_bytes", "name", b"name", "node_id", b"node_id", "num_sessions", b"num_sessions", "operator", b"operator", "operator_signature", b"operator_signature", "protocol_version", b"protocol_version", "sequence", b"sequence", "software", b"software", "spans", b"spans", "started_at_s", b"started_at_s", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delays", b"delays", "device", b"device", "edge_address", b"edge_address", "memory_bytes", b"memory_bytes", "name", b"name", "node_id", b"node_id", "num_sessions", b"num_sessions", "operator", b"operator", "operator_not_after_s", b"operator_not_after_s", "operator_signature", b"operator_signature", "protocol_version", b"protocol_version", "sequence", b"sequence", "software", b"software", "spans", b"spans", "started_at_s", b"started_at_s", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

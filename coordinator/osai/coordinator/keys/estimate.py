@@ -1,6 +1,6 @@
 """How many tokens a request will need, before it is tokenised. Pure."""
 
-from osai.coordinator.api import GenerationRequest
+from osai.coordinator.api import EmbeddingRequest, GenerationRequest
 
 CHARS_PER_TOKEN = 4  # of English; the true count is known once the generation starts, and is what is counted
 TOKENS_PER_TURN = 4  # what a chat template puts around each
@@ -24,7 +24,12 @@ def estimated_tokens(request: GenerationRequest) -> int:
     return _prompt_tokens(request) + known_tokens(request) + tokens_to_come(request)
 
 
-def _prompt_tokens(request: GenerationRequest) -> int:
+def embedding_tokens(request: EmbeddingRequest) -> int:
+    """Tokens to set aside for a prompt of which a vector is made."""
+    return _prompt_tokens(request)
+
+
+def _prompt_tokens(request: GenerationRequest | EmbeddingRequest) -> int:
     if isinstance(request.prompt, str):
         return _text_tokens(request.prompt)
     return sum(1 if isinstance(each, int) else _text_tokens(each.content) + TOKENS_PER_TURN for each in request.prompt)

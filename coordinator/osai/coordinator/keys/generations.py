@@ -4,9 +4,18 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from osai.coordinator.api import Chunk, GenerationEvent, GenerationRequest, Generations, Started, SwarmView
+from osai.coordinator.api import (
+    Chunk,
+    Embedding,
+    EmbeddingRequest,
+    GenerationEvent,
+    GenerationRequest,
+    Generations,
+    Started,
+    SwarmView,
+)
 from osai.coordinator.keys.api_key import ApiKey, Scope
-from osai.coordinator.keys.estimate import estimated_tokens, known_tokens, tokens_to_come
+from osai.coordinator.keys.estimate import embedding_tokens, estimated_tokens, known_tokens, tokens_to_come
 from osai.coordinator.keys.keyring import Keyring
 from osai.coordinator.keys.run import Run
 
@@ -41,7 +50,7 @@ class KeyedGenerations:
             OsaiError: as of `Generations.generate`.
         """
         self._key.check_scope(Scope.GENERATE)
-        asked = replace(request, model_id=self._model_id(request))
+        asked = replace(request, model_id=self._model_id(request.model_id))
         if asked.model_id:
             self._key.check_model(asked.model_id)
         with self._keyring.running(self._key, estimated_tokens(asked)) as run:
@@ -50,10 +59,29 @@ class KeyedGenerations:
                     self._spend(run, event, asked)
                     yield event
 
-    def _model_id(self, request: GenerationRequest) -> str:
-        """The model that the request means; empty where it has to name one."""
+    async def embed(self, request: EmbeddingRequest) -> Embedding:
+        """As `Generations.embed`; it counts as a generation of no tokens.
+
+        Raises:
+            ForbiddenError: if the key may not generate, or not with that model (A4).
+            QuotaExceededError: if it has to wait, or its prompt is longer than its quota has tokens left (A5).
+            UnauthenticatedError: if it is revoked, or expires, meanwhile (A6).
+            OsaiError: as of `Generations.embed`.
+        """
+        self._key.check_scope(Scope.GENERATE)
+        asked = replace(request, model_id=self._model_id(request.model_id))
+        if asked.model_id:
+            self._key.check_model(asked.model_id)
+        with self._keyring.running(self._key, embedding_tokens(asked)) as run:
+            found = await run.within(lambda: self._inner.embed(asked))
+            self._key.check_model(found.model_id)
+            run.spend(found.num_prompt_tokens, keep=0)
+            return found
+
+    def _model_id(self, model_id: str) -> str:
+        """The model that a request means; empty where it has to name one."""
         models = self._inner.swarm().models
-        return request.model_id or (models[0].model_id if len(models) == 1 else "")
+        return model_id or (models[0].model_id if len(models) == 1 else "")
 
     def _spend(self, run: Run, event: GenerationEvent, request: GenerationRequest) -> None:
         match event:

@@ -4,7 +4,16 @@ import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from osai.coordinator.api import Chunk, GenerationEvent, GenerationRequest, Generations, Started, SwarmView
+from osai.coordinator.api import (
+    Chunk,
+    Embedding,
+    EmbeddingRequest,
+    GenerationEvent,
+    GenerationRequest,
+    Generations,
+    Started,
+    SwarmView,
+)
 
 HALF_LIFE_S = 600.0  # a model that nobody has asked for in half an hour counts an eighth
 STEP = 2.0**0.5  # demand is told in such steps, so that it does not change with every token
@@ -41,6 +50,12 @@ class CountedGenerations:
     def swarm(self) -> SwarmView:
         """As `Generations.swarm`."""
         return self._inner.swarm()
+
+    async def embed(self, request: EmbeddingRequest) -> Embedding:
+        """As `Generations.embed`."""
+        found = await self._inner.embed(request)
+        self._demand.add(found.model_id, found.num_prompt_tokens, self._clock())
+        return found
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """As `Generations.generate`."""

@@ -41,6 +41,7 @@ class RouteWish:
             goes first. Empty for a new session.
         suspects: ids of nodes that are used only where no other way is.
         min_version: of the protocol, that every stage must speak.
+        tail_version: that the last one must speak.
         operators: public keys, of which every stage must have one as its operator's; empty: any node may do (O5).
     """
 
@@ -51,6 +52,7 @@ class RouteWish:
     kept: Mapping[str, LayerRange] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
     min_version: int = 1
+    tail_version: int = 1
     operators: frozenset[bytes] = frozenset()
 
 
@@ -80,6 +82,11 @@ def find_pipeline(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWis
         return pipeline
     if _joins(offers, num_layers):
         return None
+    if wish.tail_version > 1 and _joins(_offers(nodes, model, replace(wish, tail_version=1)), num_layers):
+        raise NotCoveredError(
+            f"no ready node of the last layer of {model.model_id} speaks version {wish.tail_version} of the protocol, "
+            "which a grammar, logit_bias or an embedding needs: upgrade one, or ask without"
+        )
     raise _not_covered(model, offers, wish)
 
 
@@ -124,10 +131,12 @@ def hop_s(node: NodeState, span: SpanState, wish: RouteWish) -> float:
 
 def _offers(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWish) -> list[Offer]:
     digest, min_version, operators = model.manifest.digest, wish.min_version, wish.operators
+    num_layers = model.facts.num_layers
     return [
         offer
         for offer in serving(sorted(nodes, key=attrgetter("node_id")), model.model_id)
         if offer[1].manifest_digest == digest and offer[0].protocol_version >= min_version
+        if offer[1].layers.end < num_layers or offer[0].protocol_version >= wish.tail_version
         if not operators or offer[0].operator in operators  # O5
     ]
 

@@ -11,7 +11,10 @@ from osai.core.layers import LayerRange
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEvent:
-    """A token that the tail drew. `finish` is "stop" or "length" on the last one."""
+    """A token that the tail drew. `finish` is "stop" or "length" on the last one.
+
+    Of a session that makes a vector, the one event: `embedding` is the vector, float32, little-endian.
+    """
 
     epoch: int
     index: int
@@ -19,6 +22,7 @@ class TokenEvent:
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
     finish: str | None = None
+    embedding: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

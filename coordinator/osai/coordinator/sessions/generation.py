@@ -2,8 +2,8 @@
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 
 from osai.coordinator.api import GenerationEvent, KnownToken, Rerouted, StageView, Started, Waiting
 from osai.coordinator.catalog import ServedModel
@@ -60,17 +60,35 @@ class Generation:
             started_s: when the request came.
             known: the tokens that the client has already.
         """
+        transcript = Transcript(self._model.tokenizer, self.plan, started_s)
+        transcript.replay(known)
+        with self._runs(session, number, known) as runner:
+            async with aclosing(self._tell(runner, transcript)) as events:
+                async for event in events:
+                    yield event
+
+    async def embed(self, session: Session, number: int) -> AsyncGenerator[bytes | None, None]:
+        """Run a session that makes a vector: None once it is open, then the vector. Errors as of `run`."""
+        with self._runs(session, number) as runner:
+            async with aclosing(runner.run()) as happenings:
+                async for happening in happenings:
+                    match happening:
+                        case Begin():
+                            yield None
+                        case Emit():
+                            yield happening.token.embedding
+                        case End(error=OsaiError() as error):
+                            raise error
+
+    @contextmanager
+    def _runs(self, session: Session, number: int, known: tuple[KnownToken, ...] = ()) -> Iterator[SessionRunner]:
         writer = SessionWriter(
             number=number, model_id=self._model.model_id, manifest_digest=self._model.manifest.digest, plan=self.plan
         )
         runner = SessionRunner(session, writer, self, (token.token_id for token in known))
-        transcript = Transcript(self._model.tokenizer, self.plan, started_s)
-        transcript.replay(known)
         self._running[number] = self._runner = runner
         try:
-            async with aclosing(self._tell(runner, transcript)) as events:
-                async for event in events:
-                    yield event
+            yield runner
         finally:
             self._forget(runner.number)
 

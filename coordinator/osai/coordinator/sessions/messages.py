@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from osai.coordinator.api import StageView
 from osai.coordinator.plan import GenerationPlan
 from osai.coordinator.sessions.actions import Follow, Open, Opened, OpenFollower, OpenKind, Resume, SendIds
-from osai.coordinator.wire import write_sampling, write_stage
+from osai.coordinator.wire import POOLINGS, write_sampling, write_stage
+from osai.core.grammar import write_grammar
 from osai.core.prefix import shareable_hashes
 from osai.proto import common_pb2, edge_pb2
 
@@ -106,8 +107,11 @@ class SessionWriter:
         )
         if index == len(pipeline) - 1:
             opened.stop_token_ids.extend(self.plan.stop_token_ids)
-            if self.plan.sampling.needs_history:
+            if self.plan.needs_history:
                 opened.prompt_token_ids.extend(known)
+            if self.plan.grammar is not None:
+                opened.grammar.CopyFrom(write_grammar(self.plan.grammar))
+            opened.pooling = POOLINGS[self.plan.pooling]
         return opened
 
 

@@ -14,6 +14,7 @@ from osai.core.errors import NotCoveredError
 
 RESUME_VERSION = 2  # of the protocol: nodes of it go on with sessions in later epochs
 ANY_VERSION = 1
+TAIL_VERSION = 4  # tails of it know grammars, logit_bias and pooling: older ones would leave them out in silence
 
 Pipeline = tuple[StageView, ...]
 
@@ -35,9 +36,9 @@ class RouteFinder:
         self._plan = plan
         self._swarm = swarm
         self._sessions = sessions
-        # penalties need to know which tokens were generated; older nodes take them all for the prompt's
-        only_new = plan.sampling.needs_history
-        self._versions = (RESUME_VERSION,) if only_new else (RESUME_VERSION, ANY_VERSION)
+        # what needs to know which tokens were generated: older nodes take them all for the prompt's
+        self._versions = (RESUME_VERSION,) if plan.needs_history else (RESUME_VERSION, ANY_VERSION)
+        self._tail_version = TAIL_VERSION if plan.needs_new_tail else ANY_VERSION
 
     def first(self, avoid: Iterable[str]) -> Pipeline | None:
         """The pipeline of a new session, of any nodes; None where there is no way around those to avoid.
@@ -46,7 +47,7 @@ class RouteFinder:
             NotCoveredError: if there is no pipeline at all.
         """
         detour = Detour(avoid=frozenset(avoid))
-        if not self._plan.sampling.needs_history:
+        if not self._plan.needs_history:
             return self._find(detour, ANY_VERSION)
         try:
             return self._find(detour, RESUME_VERSION)
@@ -86,6 +87,7 @@ class RouteFinder:
             kept=detour.kept,
             suspects=detour.suspects | self._swarm.suspects(time.monotonic()),
             min_version=min_version,
+            tail_version=self._tail_version,
             operators=self._plan.operators,
         )
 

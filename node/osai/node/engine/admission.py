@@ -82,7 +82,7 @@ class Admission:
                 f"generate within {spec.max_total_tokens}"
             )
         _check_known(spec)
-        tail = tail_state(spec) if span.model.is_tail else None
+        tail = tail_state(spec, span.model.vocab_size) if span.model.is_tail else None
         kv = span.kv.open(spec)
         session = Session(spec, kv, tail, next_position=kv.blocks.num_computed)
         self._sessions[spec.session] = span.sessions[spec.session] = session
@@ -108,7 +108,10 @@ class Admission:
                 f"session {spec.session} is at {session.next_position} and goes on with {spec.num_known_tokens} known "
                 f"tokens: not from {position}"
             )
-        return session, tail_state(spec) if self._spans[spec.span].model.is_tail else None
+        if spec.pooling:
+            raise InvalidRequestError(f"session {spec.session}: a vector is made in one go; begin it anew")
+        model = self._spans[spec.span].model
+        return session, tail_state(spec, model.vocab_size) if model.is_tail else None
 
     def check_cut(self, session: Session, position: int) -> None:
         """Whether a session can be cut back now; raises as SpanKV.check_cut does."""

@@ -6,6 +6,8 @@ import torch
 
 from osai.core.errors import OsaiError
 from osai.core.sampling import SamplingParams
+from osai.node.engine.constraint import Constraint
+from osai.node.engine.pooling import Pooling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,8 @@ class SessionSpec:
         num_stages: stages of the pipeline.
         num_known_tokens: prompt and generated tokens that are known beforehand: the tail samples from the row of the
             last of them on. 0 stands for num_prompt_tokens.
+        constraint: what the generated tokens must be, of no other session; tail only.
+        pooling: nothing is generated: the tail gives one vector of the prompt; tail only.
     """
 
     session: int
@@ -39,6 +43,8 @@ class SessionSpec:
     scope: str = ""
     num_stages: int = 1
     num_known_tokens: int = 0
+    constraint: Constraint | None = None
+    pooling: Pooling | None = None
 
     def __post_init__(self) -> None:
         if not self.num_known_tokens:
@@ -70,13 +76,14 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """One token that the tail drew.
+    """One token that the tail drew, or the vector of a prompt.
 
     Attributes:
         index: 0 for the first generated token; the token's own position is num_prompt_tokens + index.
         logprob: natural logarithm of its probability before temperature; None unless asked for.
         top: (token id, logprob) of the likeliest tokens, likeliest first.
         finish: "stop" or "length" on the last token, else None.
+        embedding: of a session with `pooling`, and no token: float32 [hidden_size] of length 1, little-endian.
     """
 
     session: int
@@ -86,6 +93,7 @@ class Sampled:
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
     finish: str | None = None
+    embedding: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,14 @@ class PagedRunner:
             max_blocks,
         )
 
-    def run(self, parts: Sequence[Part], pieces: Sequence[torch.Tensor], logits_of: Sequence[int] = ()) -> torch.Tensor:
+    def run(
+        self,
+        parts: Sequence[Part],
+        pieces: Sequence[torch.Tensor],
+        logits_of: Sequence[int] = (),
+        *,
+        is_watched: bool = False,
+    ) -> torch.Tensor:
         """See StepRunner."""
         by_group = [
             [paged_rows(part, part.tables[group], window, self._size) for part in parts]
@@ -72,7 +79,7 @@ class PagedRunner:
             data = self.copies.to_device(pieces)
             self._binding.cache = self._paged
             try:
-                out = self.graphs.step(data, by_group)
+                out = None if is_watched else self.graphs.step(data, by_group)  # a replay calls no hook
                 return self._run(data, by_group, logits_of) if out is None else self._kept(out, logits_of)
             finally:
                 self._binding.cache = None

@@ -19,12 +19,11 @@ from osai.node.engine.kv_shapes import measure_shapes
 from osai.node.engine.kv_span import SpanKV, StepKV
 from osai.node.engine.layout import Part
 from osai.node.engine.options import SpanInfo
-from osai.node.engine.sampling import Draw, sample
-from osai.node.engine.session import StepPart, TailState
+from osai.node.engine.session import StepPart
 from osai.node.engine.span_model import SpanModel
 from osai.node.engine.step_runner import StepRunner, make_runner, runner_kind, tables_device
+from osai.node.engine.tail_step import TailStep, draw_tokens, plan_tail, pool_rows
 
-_Draws = dict[int, tuple[TailState, Draw]]  # the tail as the step found it: the loop may put another in its place
 _NUM_MEASURED_STEPS = 3  # the median of three leaves out one that was disturbed
 
 
@@ -102,37 +101,26 @@ class HostedSpan:
     def _run(self, parts: list[StepPart], step: StepKV) -> StepResult:
         self.cache.copy_blocks(step.copies)
         rows = [part.chunk.rows for part in parts]
-        draws, logits_of, failed = self._draws(parts)
+        tail = plan_tail(parts)
         data = [piece for part in parts for piece in part.chunk.data]
         layout = [Part(t[0], r.position, r.count, t[1:]) for t, r in zip(step.tables, rows, strict=True)]
         try:
-            out = self._runner.run(layout, data, logits_of)
             if self.model.is_tail:
-                sampled = _sample(parts, draws, out, failed)
-                return StepResult(None, sampled, failed)
-            hidden = self._runner.copies.to_host(out)
-            return StepResult(hidden, {}, failed | _not_finite(hidden, rows))
+                return StepResult(None, self._end(parts, tail, layout, data), tail.failed)
+            hidden = self._runner.copies.to_host(self._runner.run(layout, data))
+            return StepResult(hidden, {}, _not_finite(hidden, rows))
         finally:
             self._runner.copies.wait()
 
-    def _draws(self, parts: list[StepPart]) -> tuple[_Draws, list[int], dict[int, OsaiError]]:
-        """What the tail is to draw, by place in `parts`; the packed rows whose logits it takes; who can't."""
-        draws: _Draws = {}
-        logits_of: list[int] = []
-        failed: dict[int, OsaiError] = {}
-        row = 0
-        for i, part in enumerate(parts):
-            rows, tail = part.chunk.rows, part.session.tail
-            row += rows.count
-            spec, end = part.session.spec, rows.position + rows.count  # after the tail: Engine.resume puts it first
-            if tail is None or end < spec.num_known_tokens or not part.chunk.is_newest:
-                continue
-            try:
-                draws[i] = tail, tail.draw(end - spec.num_prompt_tokens, end)
-                logits_of.append(row - 1)
-            except OsaiError as e:
-                failed[i] = e
-        return draws, logits_of, failed
+    def _end(
+        self, parts: list[StepPart], tail: TailStep, layout: list[Part], data: list[torch.Tensor]
+    ) -> dict[int, Sampled]:
+        """The tail's step: tokens and vectors by place in the parts."""
+        if not tail.pooled:
+            return draw_tokens(parts, tail, self._runner.run(layout, data, tail.logits_of))
+        with self.model.watched() as normed:
+            logits = self._runner.run(layout, data, tail.logits_of, is_watched=True)
+        return draw_tokens(parts, tail, logits) | pool_rows(parts, tail, normed[-1])
 
     def measure(self) -> float:
         """Seconds of a decode step of one session with a block of context, median of a few."""
@@ -149,31 +137,6 @@ class HostedSpan:
             self._runner.copies.to_host(out)
             times.append(time.perf_counter() - start)
         return median(times)
-
-
-def _sample(
-    parts: list[StepPart], draws: _Draws, logits: torch.Tensor, failed: dict[int, OsaiError]
-) -> dict[int, Sampled]:
-    """Draw from logits [len(draws), vocab_size]; notes in `failed` who can't."""
-    sampled: dict[int, Sampled] = {}
-    all_drawn = sample(logits, [draw for _, draw in draws.values()])
-    for (i, (tail, draw)), drawn in zip(draws.items(), all_drawn, strict=True):
-        if isinstance(drawn, OsaiError):
-            failed[i] = drawn
-            continue
-        session, rows = parts[i].session, parts[i].chunk.rows
-        index = draw.position - session.spec.num_prompt_tokens
-        tail.note(index, drawn.token_id)
-        sampled[i] = Sampled(
-            session=rows.session,
-            epoch=rows.epoch,
-            index=index,
-            token_id=drawn.token_id,
-            logprob=drawn.logprob,
-            top=drawn.top,
-            finish=session.finish(index, drawn.token_id),
-        )
-    return sampled
 
 
 def _not_finite(hidden: torch.Tensor, rows: list[Rows]) -> dict[int, OsaiError]:

@@ -7,10 +7,11 @@ as little, so the same session gets the same tokens wherever its tail runs.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import torch
+from torch.nn.functional import pad
 
 from osai.core.errors import InternalError, OsaiError
 from osai.core.sampling import SamplingParams
@@ -29,12 +30,19 @@ class Draw:
         position: of the token to be drawn.
         prompt: the prompt's tokens, where a penalty needs them.
         generated: the tokens generated so far, where a penalty needs them.
+        allowed: bool [num_tokens], which tokens may be drawn; ids past its end may not. None: all may.
     """
 
     params: SamplingParams
     position: int
     prompt: Sequence[int] = ()
     generated: Sequence[int] = ()
+    allowed: torch.Tensor | None = None
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether logits are not taken as they are."""
+        return self.params.needs_history or bool(self.params.logit_bias)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +68,8 @@ def sample(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Drawn | OsaiErro
         draws: one a row.
 
     Returns:
-        For each row its token, or an InternalError where the logits are NaN, infinite, or all -inf.
+        For each row its token, or an InternalError where the logits are NaN, infinite, or all -inf, or those of all
+        allowed tokens are.
     """
     if not draws:
         return []
@@ -71,8 +80,10 @@ def sample(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Drawn | OsaiErro
         if not finite[row]:
             results.append(InternalError(f"the logits of position {draw.position} are not finite"))
             continue
-        plain = draw.params.greedy and not draw.params.needs_history
-        token_id = token_ids[row] if plain else _draw(logits[row].double(), draw)
+        token_id = _token(logits[row], draw, token_ids[row])
+        if token_id is None:
+            results.append(InternalError(f"no token may be drawn at position {draw.position}"))
+            continue
         results.append(_with_logprobs(token_id, logits[row], draw.params.num_logprobs))
     return results
 
@@ -83,17 +94,53 @@ def uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest.digest(), "little") >> (64 - _FRACTION_BITS)) / _FRACTIONS
 
 
-def _draw(logits: torch.Tensor, draw: Draw) -> int:
-    """One token of float64 logits [vocab_size]."""
+def _token(logits: torch.Tensor, draw: Draw, likeliest: int) -> int | None:
+    """One token of logits [vocab_size], of which the likeliest is known; None where none may be drawn."""
+    if draw.params.greedy and not draw.changes_logits and _is_allowed(likeliest, draw.allowed):
+        return likeliest
+    if draw.allowed is None or draw.changes_logits:
+        return _draw(logits.double(), draw)
+    ids = draw.allowed[: len(logits)].nonzero().squeeze(1).to(logits.device)  # rising: the order of the draw stays
+    place = _draw(logits[ids].double(), replace(draw, allowed=None)) if len(ids) else None
+    return None if place is None else int(ids[place])
+
+
+def _is_allowed(token_id: int, allowed: torch.Tensor | None) -> bool:
+    return allowed is None or (token_id < len(allowed) and bool(allowed[token_id]))
+
+
+def _draw(logits: torch.Tensor, draw: Draw) -> int | None:
+    """One token of float64 logits [vocab_size]; None where none may be drawn."""
     params = draw.params
-    logits = _penalize(logits, draw)
+    logits = _penalize(_allow(_bias(logits, params), draw.allowed), draw)
+    likeliest = int(logits.argmax())
+    if logits[likeliest] == -torch.inf:
+        return None
     if params.greedy:
-        return int(logits.argmax())
+        return likeliest
     probs = kept_probs(logits / params.temperature, params)
     bounds = probs.cumsum(0)
     target = uniform(params.seed, draw.position) * float(bounds[-1])
     token_id = int(torch.searchsorted(bounds, target, right=True))
     return token_id if token_id < len(probs) else int(probs.nonzero()[-1])  # rounded up to the very end
+
+
+def _bias(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """Logits with the session's own bias added."""
+    if not params.logit_bias:
+        return logits
+    ids = torch.tensor([token_id for token_id, _ in params.logit_bias], device=logits.device)
+    biases = torch.tensor([bias for _, bias in params.logit_bias], dtype=logits.dtype, device=logits.device)
+    return logits.index_add(0, ids, biases)
+
+
+def _allow(logits: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
+    """-inf for every token that is not allowed."""
+    if allowed is None:
+        return logits
+    allowed = allowed[: len(logits)].to(logits.device)
+    masked = torch.where(allowed, logits[: len(allowed)], -torch.inf)
+    return pad(masked, (0, len(logits) - len(masked)), value=-torch.inf)
 
 
 def _penalize(logits: torch.Tensor, draw: Draw) -> torch.Tensor:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from osai.core.errors import InvalidRequestError
 from osai.core.sampling import SamplingParams
 from osai.node.engine.api import Rows, SessionSpec
+from osai.node.engine.constraint import Constraint
 from osai.node.engine.kv_span import SessionKV
+from osai.node.engine.pooling import Pool
 from osai.node.engine.sampling import Draw
 from osai.node.engine.scheduler import Chunk
 
@@ -18,29 +20,43 @@ class TailState:
         params: how tokens are drawn.
         prompt: the prompt's tokens, if a penalty needs them.
         generated: the tokens generated, if a penalty needs them.
+        constraint: the session's grammar, if it has one.
+        pool: gathers the prompt's vector, if that is all that is wanted.
     """
 
     params: SamplingParams
-    prompt: tuple[int, ...]
-    generated: list[int]
+    prompt: tuple[int, ...] = ()
+    generated: list[int] = field(default_factory=list)
+    constraint: Constraint | None = None
+    pool: Pool | None = None
 
     def draw(self, index: int, position: int) -> Draw:
-        """What decides the generated token of that index, which is at `position`.
+        """What decides the generated token of that index, which is at `position`; but for its mask, which is begun.
 
         Raises:
-            InvalidRequestError: if a penalty needs earlier tokens that this tail was not told.
+            InvalidRequestError: if a penalty or a grammar needs earlier tokens that this tail was not told.
         """
         if self.params.needs_history and index > len(self.generated):
             raise InvalidRequestError(
                 f"token {index} needs the {index} before it for its penalties, and {len(self.generated)} are known: "
                 "put those generated elsewhere behind the prompt in prompt_token_ids"
             )
+        if self.constraint is not None:
+            self.constraint.prepare(index)
         return Draw(params=self.params, position=position, prompt=self.prompt, generated=self.generated[:index])
 
-    def note(self, index: int, token_id: int) -> None:
-        """Remember a token; what was generated from its index on was cut."""
+    def note(self, index: int, token_id: int) -> bool:
+        """Remember a token; what was generated from its index on was cut. Whether the grammar ends with it.
+
+        Raises:
+            InvalidRequestError: if the grammar turns out to be too big.
+        """
         if self.params.needs_history:
             self.generated[index:] = [token_id]
+        if self.constraint is None:
+            return False
+        self.constraint.note(index, token_id)
+        return self.constraint.has_ended
 
 
 @dataclass(slots=True, eq=False)
@@ -107,20 +123,28 @@ class StepPart:
             self.cut_at = position if self.cut_at is None else min(self.cut_at, position)
 
 
-def tail_state(spec: SessionSpec) -> TailState:
+def tail_state(spec: SessionSpec, vocab_size: int) -> TailState:
     """The tail's state of a new session. Tokens behind the prompt in prompt_token_ids were generated elsewhere.
 
+    Args:
+        spec: the session.
+        vocab_size: of the model.
+
     Raises:
-        InvalidRequestError: if there are no sampling parameters, or a penalty needs a prompt that is not there.
+        InvalidRequestError: if there are no sampling parameters, one of them names a token that there is not, or a
+            penalty needs a prompt that is not there.
     """
-    if spec.sampling is None:
+    params = spec.sampling
+    if params is None:
         raise InvalidRequestError(f"session {spec.session}: the tail needs sampling parameters")
-    if not spec.sampling.needs_history:
-        return TailState(spec.sampling, (), [])
+    params.check_vocabulary(vocab_size)
+    pool = Pool(spec.pooling, spec.num_prompt_tokens) if spec.pooling else None
+    if not params.needs_history:
+        return TailState(params, constraint=spec.constraint, pool=pool)
     count, ids = spec.num_prompt_tokens, spec.prompt_token_ids
     if len(ids) < spec.num_known_tokens:
         raise InvalidRequestError(
             f"session {spec.session}: its penalties need the prompt's {count} tokens and the "
             f"{spec.num_known_tokens - count} that are generated already, prompt_token_ids has {len(ids)}"
         )
-    return TailState(spec.sampling, ids[:count], list(ids[count:]))
+    return TailState(params, ids[:count], list(ids[count:]), spec.constraint, pool)

@@ -6,6 +6,7 @@ pyproject.toml.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -82,6 +83,19 @@ class SpanModel:
         else:
             out = self.decoder(**inputs, cache=cache, use_cache=True).last_hidden_state
         return out[0]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def watched(self) -> Iterator[list[torch.Tensor]]:
+        """Gives a list, to which each `forward` of a tail adds the rows after the final norm: [num_rows, hidden_size].
+
+        Not what a replayed graph runs, nor rows that a graph's buffers have too many.
+        """
+        seen: list[torch.Tensor] = []
+        hook = self.decoder.register_forward_hook(lambda _module, _given, out: seen.append(out.last_hidden_state[0]))
+        try:
+            yield seen
+        finally:
+            hook.remove()
 
 
 def load_span(

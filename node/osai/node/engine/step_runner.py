@@ -27,7 +27,14 @@ class StepRunner(Protocol):
 
     copies: Copies
 
-    def run(self, parts: Sequence[Part], pieces: Sequence[torch.Tensor], logits_of: Sequence[int] = ()) -> torch.Tensor:
+    def run(
+        self,
+        parts: Sequence[Part],
+        pieces: Sequence[torch.Tensor],
+        logits_of: Sequence[int] = (),
+        *,
+        is_watched: bool = False,
+    ) -> torch.Tensor:
         """Run the span once over packed rows and store their keys and values; may return before the device is done.
 
         Args:
@@ -35,6 +42,7 @@ class StepRunner(Protocol):
             pieces: their data in that order, on the host: int64 token ids [count] into the head, else hidden states
                 [count, hidden_size].
             logits_of: the packed rows whose logits the tail is to give.
+            is_watched: hooks of the span's modules must see these rows, and no others.
 
         Returns:
             On the device, and valid until the next step: [len(logits_of), vocab_size] from the tail, else
@@ -50,7 +58,14 @@ class PackedRunner:
         self._model, self._binding, self._cache = model, binding, cache
         self.copies = copies_for(model.device)
 
-    def run(self, parts: Sequence[Part], pieces: Sequence[torch.Tensor], logits_of: Sequence[int] = ()) -> torch.Tensor:
+    def run(
+        self,
+        parts: Sequence[Part],
+        pieces: Sequence[torch.Tensor],
+        logits_of: Sequence[int] = (),
+        *,
+        is_watched: bool = False,  # noqa: ARG002 - they always do
+    ) -> torch.Tensor:
         """See StepRunner."""
         data = self.copies.to_device(pieces)
         return run_packed_step(self._model, self._binding, self._cache, parts, data, logits_of)

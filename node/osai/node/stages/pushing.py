@@ -16,6 +16,8 @@ from osai.proto import edge_pb2
 
 log = logging.getLogger(__name__)
 
+Traffic = Callable[[str, str, int], None]  # over which kind of link, in which direction, how many bytes
+
 
 class Pushing:
     """Sends rows on, and keeps them.
@@ -24,11 +26,18 @@ class Pushing:
         pool: the links.
         journal: what is kept.
         on_unreachable: called with the id of a peer that can't be pushed to.
+        on_traffic: told of each message; None: nobody is.
     """
 
-    def __init__(self, pool: LinkPool, journal: Journal, on_unreachable: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        pool: LinkPool,
+        journal: Journal,
+        on_unreachable: Callable[[str], None],
+        on_traffic: Traffic | None = None,
+    ) -> None:
         self._pool, self._journal = pool, journal
-        self._on_unreachable = on_unreachable
+        self._on_unreachable, self._on_traffic = on_unreachable, on_traffic
         self._shapes: dict[tuple[torch.dtype, int], FrameShape] = {}
 
     def forward(self, action: Forward, hidden: torch.Tensor) -> None:
@@ -54,6 +63,8 @@ class Pushing:
 
     def send(self, peer: Peer, message: edge_pb2.LinkMessage, lane: Lane) -> None:
         """Put a message on the link to a peer, dialled if there is none."""
+        if self._on_traffic:
+            self._on_traffic("dialled", "sent", message.ByteSize())
         try:
             self._pool.wire(peer.node_id, peer.address, lane).send(message)
         except OsaiError as e:

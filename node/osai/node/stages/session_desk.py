@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from osai.core.errors import OsaiError, ResourceExhaustedError
 from osai.node.engine.api import Rows
 from osai.node.engine.engine import Engine
+from osai.node.grammars import Grammars
 from osai.node.stages.held_rows import HeldRows
 from osai.node.stages.journal import Journal
 from osai.node.stages.stage import Action, Opening, Release
@@ -26,6 +28,7 @@ class SessionDesk:
         engine: holds their KV.
         journal: what is kept of the rows put out.
         held: rows that wait for their epoch to begin.
+        grammars: compiles those of sessions.
         tell: gives a message to the peer of a number.
         perform: carries out actions.
     """
@@ -36,10 +39,12 @@ class SessionDesk:
         engine: Engine,
         journal: Journal,
         held: HeldRows,
+        grammars: Grammars,
         tell: Callable[[int, edge_pb2.LinkMessage], None],
         perform: Callable[[Sequence[Action]], None],
     ) -> None:
         self._table, self._engine, self._journal, self._held = table, engine, journal, held
+        self._grammars = grammars
         self._tell, self._perform = tell, perform
 
     async def open(self, owner: int, scope: str, message: edge_pb2.OpenSession) -> bool:
@@ -49,7 +54,10 @@ class SessionDesk:
         """
         session = message.session
         try:
-            opening = self._table.open(read_open(message), owner, scope)
+            request = read_open(message)
+            constraint = await self._grammars.constraint(request)  # nothing may be half open meanwhile
+            opening = self._table.open(request, owner, scope)
+            opening = replace(opening, spec=replace(opening.spec, constraint=constraint))
         except OsaiError as e:
             self._tell(owner, write_failed(session, message.epoch, e))
             return False

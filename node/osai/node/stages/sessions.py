@@ -98,4 +98,5 @@ def spec_of(request: OpenRequest, span: HostedSpan, scope: str) -> SessionSpec:
         scope=scope,
         num_stages=request.num_stages,
         num_known_tokens=request.max_total_tokens if request.follow else request.num_known,
+        pooling=request.pooling if draws else None,
     )

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from osai.core.errors import OsaiError
+from osai.core.grammar import Grammar
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams
 from osai.node.engine.api import Rows, Sampled, SessionSpec
+from osai.node.engine.pooling import Pooling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +38,14 @@ class OpenRequest:
     """A coordinator's wish to run a session through this stage.
 
     Attributes:
-        prompt_token_ids: the prompt, and what was generated before this epoch, where a penalty needs it.
+        prompt_token_ids: the prompt, and what was generated before this epoch, where a penalty or a grammar needs it.
         block_hashes: of the prompt, see osai.core.prefix.
         num_stages: of the pipeline.
         num_known_tokens: prompt and generated tokens known as the epoch begins; 0 stands for those of the prompt.
         resume: what is here of the session stays; it pushes nothing until a ResumeRequest comes.
         follow: as a standby, which pushes and draws nothing.
+        grammar: what is generated must be of it; the tail's alone.
+        pooling: nothing is generated; the tail makes a vector of the prompt.
     """
 
     session: int
@@ -60,6 +64,8 @@ class OpenRequest:
     num_known_tokens: int = 0
     resume: bool = False
     follow: bool = False
+    grammar: Grammar | None = None
+    pooling: Pooling | None = None
 
     @property
     def num_known(self) -> int:
