@@ -2,7 +2,7 @@
 
 The committed checkpoint was made by this command, on one thread of a CPU (its README.md gives the figures):
 
-    python scripts/train_demo_model.py --text shakespeare.txt --out core/osai/core/embedded/shakespeare
+    python scripts/train_demo_model.py --text shakespeare.txt --out core/embedded_model/osai/embedded/shakespeare
 
 The end-of-sequence token is never trained: the model speaks until its token limit, so every demonstration has tokens
 to show. No copy of the text is written. The same seed on the same kind of CPU gives the same weights.

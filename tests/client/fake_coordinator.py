@@ -67,6 +67,8 @@ class FakeCoordinator(client_pb2_grpc.CoordinatorServicer):
 
     Attributes:
         requests: every GenerateRequest that came.
+        embedded: every EmbedRequest that came.
+        vector: what it answers to these.
         arrived: set once a generation has begun.
         gone: set once a client has left a generation before its end.
     """
@@ -82,6 +84,8 @@ class FakeCoordinator(client_pb2_grpc.CoordinatorServicer):
         self._greeting = greeting if greeting is not None else hello("coordinator-1")
         self.swarm = swarm or client_pb2.GetSwarmResponse()
         self.requests: list[client_pb2.GenerateRequest] = []
+        self.embedded: list[client_pb2.EmbedRequest] = []
+        self.vector = (0.6, -0.8)
         self.num_greetings = 0
         self.arrived = threading.Event()
         self.gone = threading.Event()
@@ -118,6 +122,12 @@ class FakeCoordinator(client_pb2_grpc.CoordinatorServicer):
         finally:
             if not complete:
                 self.gone.set()
+
+    def Embed(self, request: client_pb2.EmbedRequest, context: grpc.ServicerContext) -> client_pb2.EmbedResponse:
+        self.embedded.append(request)
+        if self.failing:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
+        return client_pb2.EmbedResponse(model_id="acme/whole", num_prompt_tokens=4, embedding=self.vector)
 
     def ListModels(
         self, request: client_pb2.ListModelsRequest, context: grpc.ServicerContext

@@ -14,7 +14,7 @@ from client.fake_coordinator import (
     serving,
     started,
 )
-from osai.client import AsyncClient, ChatMessage, Chunk, Finished, GenerationEvent, Started, TokenLogprob
+from osai.client import AsyncClient, ChatMessage, Chunk, Finished, GenerationEvent, Retries, Started, TokenLogprob
 from osai.core import errors
 from osai.core.layers import LayerRange
 from osai.proto import client_pb2, common_pb2
@@ -123,7 +123,7 @@ async def test_models_and_swarm() -> None:
 async def test_greets_once_and_again_after_a_loss() -> None:
     fake = FakeCoordinator()
     with serving(fake) as address:
-        async with AsyncClient(address) as client:
+        async with AsyncClient(address, retries=Retries(max_attempts=1)) as client:
             await client.models()
             await client.models()
             assert fake.num_greetings == 1

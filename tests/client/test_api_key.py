@@ -45,6 +45,10 @@ class Listening(FakeCoordinator):
         self._hear("Generate", context)
         return super().Generate(request, context)
 
+    def Embed(self, request: client_pb2.EmbedRequest, context: grpc.ServicerContext) -> Any:  # noqa: ANN401, N802
+        self._hear("Embed", context)
+        return super().Embed(request, context)
+
     def ListModels(self, request: client_pb2.ListModelsRequest, context: grpc.ServicerContext) -> Any:  # noqa: ANN401, N802
         self._hear("ListModels", context)
         return super().ListModels(request, context)
@@ -57,6 +61,7 @@ class Listening(FakeCoordinator):
 async def ask_all(client: AsyncClient) -> None:
     async with client:
         await client.complete("x")
+        await client.embed("x")
         await client.models()
         await client.swarm()
 
@@ -71,7 +76,7 @@ async def test_every_call_but_the_greeting_shows_it() -> None:
     with serving(fake) as address:
         await ask_all(AsyncClient(address, api_key=KEY))
     shown = f"Bearer {KEY}"
-    assert fake.shown == {"Greet": None, "Generate": shown, "ListModels": shown, "GetSwarm": shown}
+    assert fake.shown == {"Greet": None, "Generate": shown, "Embed": shown, "ListModels": shown, "GetSwarm": shown}
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 """The synchronous Client: a thin face, but nothing of the asynchronous one may get lost."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from client.fake_coordinator import Event, FakeCoordinator, example_swarm, serving, started
 from osai.client import Client, Finished, Started, Timeouts
+from osai.client.blocking import LoopThread
 from osai.core import errors
 from osai.proto import client_pb2
 
@@ -97,6 +100,28 @@ def test_keyboard_interrupt_cancels(call: str) -> None:
         other.join()
         assert fake.gone.wait(5)
         assert client.models() == ()  # the client lives on
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_an_interrupt_while_work_is_handed_over_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch, handed_over: bool
+) -> None:
+    """Ctrl-C may come at any instruction: between the handing over, and the knowledge that it was."""
+    thread = LoopThread()
+    give, interrupts = thread._loop.call_soon_threadsafe, iter([True])
+
+    def interrupted(*arguments: Any) -> Any:  # noqa: ANN401 - as the loop's
+        if next(interrupts, False):
+            if handed_over:
+                give(*arguments)
+            raise KeyboardInterrupt
+        return give(*arguments)
+
+    monkeypatch.setattr(thread._loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        thread.run(asyncio.Event().wait())
+    assert not asyncio.all_tasks(thread._loop)
+    thread.stop()
 
 
 def test_import_is_light() -> None:

@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from client.fake_coordinator import Event, FakeCoordinator, Step, chunk, finished, serving, started, whole
 from client.long_generation import LONG, LOST, rerouted, rest, waiting
+from osai.client import Retries
 from osai.client.cli import main
 from osai.core import errors
 from osai.core.protocol import PROTOCOL_VERSION
@@ -155,7 +156,11 @@ def test_error_is_one_line_and_exit_status_1(as_json: bool) -> None:
 
 def test_error_before_the_first_token_prints_no_text() -> None:
     result = generate(FakeCoordinator(lambda _: [started(), errors.UnavailableError("lost")]), "x", "--json")
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "error: lost\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    *again, last = result.stderr.splitlines()
+    assert last == "error: lost"
+    assert len(again) == Retries().max_attempts - 1
+    assert all("it was asked for once more: lost" in line for line in again)
 
 
 def test_stream_without_its_end_is_no_success() -> None:

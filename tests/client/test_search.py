@@ -66,7 +66,7 @@ def test_delays_grow_to_their_bound_and_vary() -> None:
 
 @given(
     addresses=st.lists(st.sampled_from(["a:1", "b:1", "c:1", "d:1"]), min_size=1, unique=True),
-    failures=st.lists(st.tuples(ERRORS, st.floats(0, 5)), min_size=200, max_size=200),
+    failures=st.lists(st.tuples(ERRORS, st.floats(0, 5)), min_size=40, max_size=40),
     resume_s=st.floats(0.01, 30),
 )
 def test_it_ends_when_the_budget_is_spent_and_not_before(
@@ -116,7 +116,41 @@ def test_coordinators_that_die_of_the_session_end_it() -> None:
     assert 4 < num_tries < 50
 
 
-@pytest.mark.parametrize("error", [errors.UnknownModelError("no"), errors.ProtocolMismatchError("old")])
+@pytest.mark.parametrize("begun", [False, True], ids=["at the greeting", "at the request"])
+@pytest.mark.parametrize("refusal", [errors.UnauthenticatedError("no key"), errors.ForbiddenError("not you")])
+def test_who_is_refused_by_one_coordinator_asks_the_next(refusal: errors.OsaiError, *, begun: bool) -> None:
+    it = search()
+    assert it.failed(refusal, 0.0, begun=begun, started=False) == 0.0
+    assert it.address == "b:1"
+    assert it.failed(LOST, 1.0, begun=False, started=False) == 0.0
+    assert it.address == "c:1"
+    with pytest.raises(type(refusal), match=refusal.message):  # it says more than that the others can't be reached
+        it.failed(LOST, 2.0, begun=False, started=False)
+
+
+def test_a_refusal_of_the_only_coordinator_is_told_as_it_is() -> None:
+    with pytest.raises(errors.ForbiddenError, match="not you"):
+        search("a:1").failed(errors.ForbiddenError("not you"), 0.0, begun=True, started=False)
+
+
+def test_where_all_others_refuse_a_lost_generation_the_error_says_both() -> None:
+    it = held("a:1", "b:1")
+    it.failed(LOST, 0.0, begun=True, started=True)
+    it.failed(errors.UnauthenticatedError("no key"), 0.0, begun=False, started=False)
+    assert it.address == "a:1"
+    with pytest.raises(CoordinatorLostError, match=r"none goes on .* not you"):
+        it.failed(errors.ForbiddenError("not you"), 0.0, begun=False, started=False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.UnknownModelError("no"),
+        errors.ProtocolMismatchError("old"),
+        errors.UnauthenticatedError("no key"),
+        errors.ForbiddenError("not you"),
+    ],
+)
 def test_who_can_not_go_on_is_not_asked_again(error: errors.OsaiError) -> None:
     it = held()
     asked = [it.address]

@@ -1,4 +1,6 @@
 import ast
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,3 +54,24 @@ def imports(room_folders: Mapping[str, Path]) -> Mapping[str, frozenset[str]]:
             tree = ast.parse(path.read_text(), str(path))
             found[package if last == "__init__" else name] = frozenset(imports_of(tree, package))
     return found
+
+
+def built(project: Path, folder: Path) -> Path:
+    """The wheel of the project in one folder, built offline into another one."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    run = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of osai."""
+    return built(root, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def embedded_wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the small model."""
+    return built(root / "core" / "embedded_model", tmp_path_factory.mktemp("wheel"))

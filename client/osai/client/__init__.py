@@ -17,6 +17,7 @@ from osai.client.events import (
     ChatMessage,
     Chunk,
     Completion,
+    Embedding,
     Finished,
     GenerationEvent,
     Rerouted,
@@ -25,21 +26,30 @@ from osai.client.events import (
     Timings,
     Token,
     TokenLogprob,
+    Tool,
+    ToolCall,
     Usage,
     Waiting,
 )
 from osai.client.lost import CoordinatorLostError
 from osai.client.request import GenerationOptions, Prompt
+from osai.client.retries import Retries
 from osai.client.swarm import HostedSpan, Model, Node, Swarm
 from osai.client.timeouts import Timeouts
+from osai.core.grammar import Grammar
 
 __all__ = [
     "AsyncClient",
     "Client",
     "Timeouts",
+    "Retries",
     "GenerationOptions",
     "Prompt",
     "ChatMessage",
+    "Tool",
+    "ToolCall",
+    "Grammar",
+    "Embedding",
     "GenerationEvent",
     "Started",
     "Chunk",

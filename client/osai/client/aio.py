@@ -1,23 +1,27 @@
 """The asynchronous client of a coordinator."""
 
+import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, Unpack
 
 from osai.client.api_key import api_key_of
 from osai.client.completion import CompletionBuilder
-from osai.client.connection import Connections
-from osai.client.events import Completion, GenerationEvent
+from osai.client.connection import Connection, Connections
+from osai.client.events import Completion, Embedding, GenerationEvent
 from osai.client.generation import GenerationRun
 from osai.client.lost import CoordinatorLostError, nobody_reached
-from osai.client.private import find_member
-from osai.client.request import GenerationOptions, Prompt, to_proto
+from osai.client.private import find_member, note_addresses
+from osai.client.request import GenerationOptions, Prompt, check_version, embed_to_proto, to_proto
+from osai.client.retries import Attempts, Retries, RetryBudget
 from osai.client.roster import GivenCoordinators, Roster
 from osai.client.swarm import Model, Swarm
 from osai.client.swarm_wire import model_of, swarm_of
 from osai.client.timeouts import Timeouts
-from osai.core.errors import DeadlineExceededError, OsaiError
+from osai.client.wire import embedding_of
+from osai.core.errors import DeadlineExceededError, OsaiError, ProtocolMismatchError, SetupError
 from osai.proto import client_pb2
 
 if TYPE_CHECKING:
@@ -30,7 +34,8 @@ class AsyncClient:
     """Speaks to a swarm's coordinators; an async context manager. It connects and greets on the first call.
 
     Each call goes to the coordinator that answered last. If that one can't be reached, the others are asked: those that
-    were given, and those that any of them told of. A generation outlives its coordinator (see `generate`).
+    were given, and those that any of them told of. A generation outlives its coordinator (see `generate`). What failed
+    before it gave anything, and may pass, is tried again within bounds (see `Retries`).
 
     Every method raises a typed `osai.core.errors.OsaiError`: UnavailableError where no coordinator can be reached,
     ProtocolMismatchError where it speaks another version, DeadlineExceededError where a wait ran out,
@@ -41,18 +46,29 @@ class AsyncClient:
         timeouts: deadlines of the waits.
         api_key: for coordinators that ask for one; default: that of the environment, OSAI_API_KEY. Outside a private
             swarm only the coordinators that `address` names get to see it, so name all that take it.
+        retries: bounds of what is tried again.
+        rng: where waits draw their jitter from.
 
     Raises:
         InvalidRequestError: if an address or the key has another form.
     """
 
     def __init__(
-        self, address: str | Sequence[str], *, timeouts: Timeouts | None = None, api_key: str | None = None
+        self,
+        address: str | Sequence[str],
+        *,
+        timeouts: Timeouts | None = None,
+        api_key: str | None = None,
+        retries: Retries | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._roster = Roster([address] if isinstance(address, str) else address)
         self._timeouts = timeouts or Timeouts()
         self._api_key = api_key_of(api_key)
         self._named = self._roster.addresses
+        self._retries = retries or Retries()
+        self._budget = RetryBudget(self._retries)
+        self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
         self._open: Connections | None = None  # made on the first call, when a loop runs
 
     @property
@@ -78,6 +94,9 @@ class AsyncClient:
         connections, self._open = self._open, None
         if connections is not None:
             await connections.close()
+            if connections.member is not None:  # they were told of over its connections: it is known there from now on
+                with suppress(SetupError):  # where nothing can be written, it is known as before
+                    note_addresses(connections.member, self._roster.learned)
 
     async def generate(
         self, prompt: Prompt, *, timeouts: Timeouts | None = None, **options: Unpack[GenerationOptions]
@@ -102,7 +121,8 @@ class AsyncClient:
         # O7: anybody may run a coordinator of a public swarm, and would be shown the prompt
         limited = bool(request.trusted_operators) and not connections.private
         roster = GivenCoordinators(self._roster) if limited else self._roster
-        run = GenerationRun(connections, roster, request, timeouts or self._timeouts)
+        attempts, jitter = self._attempts(), self._rng.random
+        run = GenerationRun(connections, roster, request, timeouts or self._timeouts, attempts, jitter)
         async with aclosing(run.events()) as events:
             async for event in events:
                 yield event
@@ -118,6 +138,32 @@ class AsyncClient:
                 builder.add(event)
         return builder.completion()
 
+    async def embed(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        model_id: str = "",
+        pooling: Literal["mean", "last"] = "mean",
+        trusted_only: Sequence[str | bytes] | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> Embedding:
+        """The vector of a prompt: its tokens' last hidden states after the final norm, pooled, of length 1.
+
+        Args:
+            prompt: a text or token ids.
+            model_id: may be left out where the swarm serves exactly one model.
+            pooling: "mean" over the prompt's tokens, or its "last" one.
+            trusted_only: as of GenerationOptions.
+            timeouts: instead of the client's own; a vector is waited for as long as a first token.
+
+        Raises:
+            OsaiError: why there is none; ProtocolMismatchError where a coordinator is too old to make any.
+        """
+        request = embed_to_proto(prompt, model_id, pooling, trusted_only)
+        waits = timeouts or self._timeouts
+        answer = await self._ask("the embedding", lambda stub: stub.Embed(request), waits.first_token_s, request)
+        return embedding_of(answer)
+
     async def models(self) -> tuple[Model, ...]:
         """The models that the swarm serves."""
         answer = await self._ask("its models", lambda stub: stub.ListModels(client_pb2.ListModelsRequest()))
@@ -129,21 +175,74 @@ class AsyncClient:
         self._roster.learn(answer.coordinators)
         return swarm_of(answer)
 
-    async def _ask(self, what: str, call: "Callable[[CoordinatorAsyncStub], Awaitable[R]]") -> R:
-        """A short answer of the first coordinator that gives it."""
+    async def _ask(
+        self,
+        what: str,
+        call: "Callable[[CoordinatorAsyncStub], Awaitable[R]]",
+        limit_s: float | None = None,
+        request: client_pb2.EmbedRequest | None = None,
+    ) -> R:
+        """One answer, after some attempts perhaps: such a question changes nothing and may be asked again.
+
+        Args:
+            what: it is, for messages.
+            call: asks one coordinator.
+            limit_s: for each; default: that of a short answer.
+            request: what is asked, if not every coordinator can answer it, or may see it.
+        """
+        attempts = self._attempts()
+        while True:
+            try:
+                answer = await self._ask_each(what, call, limit_s or self._timeouts.call_s, request)
+            except OsaiError as e:
+                delay_s = attempts.failed(e, time.monotonic())
+                if delay_s is None:
+                    raise
+                await self._connections().pause(delay_s)
+            else:
+                attempts.succeeded()
+                return answer
+
+    async def _ask_each(
+        self,
+        what: str,
+        call: "Callable[[CoordinatorAsyncStub], Awaitable[R]]",
+        limit_s: float,
+        request: client_pb2.EmbedRequest | None,
+    ) -> R:
+        """The answer of the first coordinator that gives it."""
         connections = self._connections()
         failures: dict[str, OsaiError] = {}
-        for address in self._roster.ring(self._roster.preferred):
+        too_old: ProtocolMismatchError | None = None
+        limited = request is not None and bool(request.trusted_operators) and not connections.private  # O7
+        roster = GivenCoordinators(self._roster) if limited else self._roster
+        for address in roster.ring(roster.preferred):
             connection = connections.to(address)
             try:
-                stub = await connection.greeted(self._timeouts.connect_s)
-                answer = await connection.within(self._timeouts.call_s, what, call(stub))
+                stub = await self._able(connection, request)
+                answer = await connection.within(limit_s, what, call(stub))
             except (CoordinatorLostError, DeadlineExceededError) as e:
                 failures[address] = e
+            except ProtocolMismatchError as e:
+                if request is None:
+                    raise
+                too_old = e
             else:
                 self._roster.preferred = address
                 return answer
-        raise nobody_reached(failures)
+        raise too_old or nobody_reached(failures)
+
+    async def _able(self, connection: Connection, request: client_pb2.EmbedRequest | None) -> "CoordinatorAsyncStub":
+        """A coordinator's calls, once it is known that it can answer the request."""
+        if request is not None:
+            connection.greet_anew()
+        stub = await connection.greeted(self._timeouts.connect_s)
+        if request is not None:
+            check_version(request, connection.address, connection.version)
+        return stub
+
+    def _attempts(self) -> Attempts:
+        return Attempts(self._retries, self._budget, self._rng.random, time.monotonic())
 
     def _connections(self) -> Connections:
         if self._open is None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "OSAI_API_KEY"
 MAX_KEY_CHARS = 1024
-_KEYED_CALLS = ("Generate", "ListModels", "GetSwarm")  # Greet is open, and comes before it is known who answers
+_KEYED_CALLS = ("Generate", "Embed", "ListModels", "GetSwarm")  # Greet is open: it is not known yet who answers
 _VISIBLE = re.compile(r"[!-~]+")  # what a header may hold; the rest is the coordinator's to judge
 
 

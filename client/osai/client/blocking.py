@@ -1,14 +1,17 @@
 """The synchronous client: the asynchronous one, on a loop of its own in a thread."""
 
 import asyncio
+import concurrent.futures
+import random
 import threading
 from collections.abc import Coroutine, Generator, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Generic, Literal, Self, TypeVar, Unpack
 
 from osai.client.aio import AsyncClient
-from osai.client.events import Completion, GenerationEvent
+from osai.client.events import Completion, Embedding, GenerationEvent
 from osai.client.request import GenerationOptions, Prompt
+from osai.client.retries import Retries
 from osai.client.swarm import Model, Swarm
 from osai.client.timeouts import Timeouts
 from osai.core.errors import CancelledError
@@ -16,6 +19,42 @@ from osai.core.errors import CancelledError
 R = TypeVar("R")
 
 SETTLE_DEADLINE_S = 5.0  # for a cancelled call to unwind, which takes no network
+
+
+class _Call(Generic[R]):
+    """Work on a loop, watched from another thread. What begins with `on_` is called on the loop.
+
+    Whoever waits may be interrupted at any moment, also before it is known whether the work was handed over: so what is
+    handed over is known before.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, R]) -> None:
+        self.future: concurrent.futures.Future[R] = concurrent.futures.Future()
+        self.ended = threading.Event()
+        self._work = work
+        self._task: asyncio.Task[R] | None = None
+
+    def on_begin(self) -> None:
+        """Begin."""
+        self._task = asyncio.get_running_loop().create_task(self._work)
+        self._task.add_done_callback(self._on_end)
+
+    def on_cancel(self) -> None:
+        """Unwind, if it has begun and not ended."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._work.close()
+            self.ended.set()
+
+    def _on_end(self, task: "asyncio.Task[R]") -> None:
+        if task.cancelled():
+            self.future.cancel()
+        elif (error := task.exception()) is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(task.result())
+        self.ended.set()
 
 
 class LoopThread:
@@ -36,20 +75,14 @@ class LoopThread:
         if self.stopped:
             work.close()
             raise CancelledError("the client is closed; open another one")
-        ended = threading.Event()
-
-        async def body() -> R:
-            try:
-                return await work
-            finally:
-                ended.set()
-
-        future = asyncio.run_coroutine_threadsafe(body(), self._loop)
+        call = _Call(work)
         try:
-            return future.result()
+            self._loop.call_soon_threadsafe(call.on_begin)
+            return call.future.result()
         except BaseException:
-            if future.cancel():
-                ended.wait(SETTLE_DEADLINE_S)
+            if not call.ended.is_set():
+                self._loop.call_soon_threadsafe(call.on_cancel)
+                call.ended.wait(SETTLE_DEADLINE_S)
             raise
 
     def stop(self) -> None:
@@ -66,9 +99,15 @@ class Client:
     """Speaks to a swarm's coordinators, call by call; a context manager. Arguments and errors are AsyncClient's."""
 
     def __init__(
-        self, address: str | Sequence[str], *, timeouts: Timeouts | None = None, api_key: str | None = None
+        self,
+        address: str | Sequence[str],
+        *,
+        timeouts: Timeouts | None = None,
+        api_key: str | None = None,
+        retries: Retries | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        self._client = AsyncClient(address, timeouts=timeouts, api_key=api_key)
+        self._client = AsyncClient(address, timeouts=timeouts, api_key=api_key, retries=retries, rng=rng)
         self._thread: LoopThread | None = None
 
     @property
@@ -118,6 +157,21 @@ class Client:
     ) -> Completion:
         """Run one generation to its end; see AsyncClient.complete."""
         return self._running().run(self._client.complete(prompt, timeouts=timeouts, **options))
+
+    def embed(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        model_id: str = "",
+        pooling: Literal["mean", "last"] = "mean",
+        trusted_only: Sequence[str | bytes] | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> Embedding:
+        """The vector of a prompt; see AsyncClient.embed."""
+        found = self._client.embed(
+            prompt, model_id=model_id, pooling=pooling, trusted_only=trusted_only, timeouts=timeouts
+        )
+        return self._running().run(found)
 
     def models(self) -> tuple[Model, ...]:
         """The models that the swarm serves."""

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
+ALLOW_MORE = "try again, or allow more time"
+WRONG_ADDRESS = "is the address right, and its machine within reach? Try again, or ask another coordinator"
+
 # Statuses of gRPC's own where a connection breaks or a server goes down; a coordinator's own errors carry metadata.
 _BROKEN = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
@@ -65,7 +68,8 @@ class Connection:
             await self._show_newest(self._member)
         stub: CoordinatorAsyncStub = client_pb2_grpc.CoordinatorStub(self._channel)
         if not self._greeted:  # calls that begin at once may greet more than once, which does no harm
-            self.version = check_hello(await self.within(limit_s, "a greeting", stub.Greet(hello())))
+            theirs = await self.within(limit_s, "a greeting", stub.Greet(hello()), WRONG_ADDRESS)
+            self.version = check_hello(theirs)
             self._greeted = True
         return showing(stub, self._api_key) if self._api_key else stub
 
@@ -80,8 +84,8 @@ class Connection:
             self._retired.append(self._channel)  # its calls go on
             self._channel, self._shown, self._greeted = _channel(self.address, member), member.tls.credentials, False
 
-    async def within(self, limit_s: float, what: str, answer: Awaitable[R]) -> R:
-        """Wait for one answer.
+    async def within(self, limit_s: float, what: str, answer: Awaitable[R], hint: str = ALLOW_MORE) -> R:
+        """Wait for one answer. `what` it is, and what to do where it does not come, are for the message.
 
         Raises:
             CoordinatorLostError: if the connection can't be made, or broke.
@@ -93,9 +97,7 @@ class Connection:
                 return await answer
         except TimeoutError as e:
             self._greeted = False
-            raise DeadlineExceededError(
-                f"{self.address} did not send {what} within {limit_s:g} s: try again, or allow more time"
-            ) from e
+            raise DeadlineExceededError(f"{self.address} did not send {what} within {limit_s:g} s: {hint}") from e
         except grpc.aio.AioRpcError as e:
             raise self._typed(e) from e
         except asyncio.CancelledError as e:
@@ -137,6 +139,11 @@ class Connections:
     def closed(self) -> bool:
         """Whether the client was closed: nothing more may be asked."""
         return self._closed.is_set()
+
+    @property
+    def member(self) -> "PrivateMember | None":
+        """The client's place in a private swarm; None in a public one."""
+        return self._member
 
     @property
     def private(self) -> bool:

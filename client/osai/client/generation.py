@@ -1,8 +1,7 @@
 """Runs one generation to its end, over as many coordinators as it takes."""
 
-import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from osai.client.connection import Connection, Connections, closed
 from osai.client.events import Chunk, GenerationEvent, Waiting
 from osai.client.lost import CoordinatorLostError
 from osai.client.progress import Progress
+from osai.client.retries import Attempts
 from osai.client.roster import Roster
 from osai.client.search import Search
 from osai.client.timeouts import Timeouts
@@ -24,19 +24,28 @@ if TYPE_CHECKING:
 RESUME_VERSION = 2  # of the protocol: coordinators of it go on with others' sessions
 OPERATORS_VERSION = 3  # of the protocol: coordinators of it keep to the operators that a request names
 MAX_WAITING_S = 3600.0  # of what a coordinator says that it waits
+TOLD_WAIT_S = 2.0  # a wait for the next attempt that people would wonder at
 
 
 class GenerationRun:
-    """The shell around `Search` (whom to ask) and `Progress` (what there is)."""
+    """The shell around `Search` (whom to ask), `Attempts` (whether once more) and `Progress` (what there is)."""
 
     def __init__(
-        self, connections: Connections, roster: Roster, request: client_pb2.GenerateRequest, waits: Timeouts
+        self,
+        connections: Connections,
+        roster: Roster,
+        request: client_pb2.GenerateRequest,
+        waits: Timeouts,
+        attempts: Attempts,
+        jitter: Callable[[], float],
     ) -> None:
         self._connections = connections
         self._roster = roster
         self._waits = waits
+        self._jitter = jitter
+        self._attempts = attempts
         self._progress = Progress(request, time.monotonic())
-        self._search = Search(roster, waits.resume_s, random.random)
+        self._search = Search(roster, waits.resume_s, jitter)
         self._begun = False  # the coordinator in hand has taken the request
         self._waiting_s = 0.0  # more than usual, as the coordinator said last
         self._told_of_loss = False
@@ -57,8 +66,8 @@ class GenerationRun:
                     failure = e
                 else:
                     return
-                delay_s = self._failed(failure)
-                if (notice := self._notice(failure, delay_s)) is not None:
+                delay_s, notice = self._failed(failure)
+                if notice is not None:
                     yield notice
                 await self._connections.pause(delay_s)
         except OsaiError as e:
@@ -70,7 +79,7 @@ class GenerationRun:
         self._begun = False
         self._waiting_s = 0.0
         connection = self._connections.to(self._search.address)
-        if self._progress.is_limited:
+        if self._progress.is_limited or self._progress.has_features:
             connection.greet_anew()
         stub = await connection.greeted(self._search.connect_s(self._waits.connect_s, time.monotonic()))
         if self._progress.started is not None and connection.version < RESUME_VERSION:
@@ -82,6 +91,7 @@ class GenerationRun:
                 f"{connection.address} speaks protocol {connection.version} and can't keep to trusted operators: "
                 "upgrade it; it was not sent the prompt"
             )
+        self._progress.check_version(connection.address, connection.version)
         call = stub.Generate(self._progress.next_request())
         self._begun = True
         try:
@@ -112,17 +122,46 @@ class GenerationRun:
             self._told_of_loss = False
         elif isinstance(event, Chunk) and event.tokens:
             self._search.progressed()
+            if event.index == 0:
+                self._attempts.succeeded()
         return event
 
-    def _failed(self, error: OsaiError) -> float:
-        """Seconds to wait before the next try; raises what is to be told where there is none."""
+    def _failed(self, error: OsaiError) -> tuple[float, Waiting | None]:
+        """Seconds to wait before the next try, and what to tell of it; raises what ends it where there is none."""
         if self._connections.closed:
             raise closed() from error
         now_s = time.monotonic()
         started = self._begun and self._progress.stream.started
-        delay_s = self._search.failed(error, now_s, begun=self._begun, started=started)
-        self._progress.lost(error, now_s)
+        try:
+            delay_s = self._search.failed(error, now_s, begun=self._begun, started=started)
+            notice = self._notice(error, delay_s)
+            self._progress.lost(f"it goes on by another coordinator: {error.message}", now_s)
+        except OsaiError as e:
+            retry_s = self._retry_s(e, now_s)
+            if retry_s is None:
+                raise
+            delay_s, notice = retry_s, self._retry_notice(e, retry_s, now_s)
+            self._progress.lost(f"it was asked for once more: {e.message}", now_s)
+        return delay_s, notice
+
+    def _retry_s(self, error: OsaiError, now_s: float) -> float | None:
+        """Seconds after which it is asked for once more; None: never.
+
+        Never once there is a token, or a coordinator was lost: then it is gone on with, within bounds of its own.
+        """
+        held = self._progress.started is not None and not self._waits.resume_s
+        if held or self._search.lost or self._progress.has_tokens:
+            return None
+        delay_s = self._attempts.failed(error, now_s)
+        if delay_s is not None:
+            self._search = Search(self._roster, self._waits.resume_s, self._jitter)
         return delay_s
+
+    def _retry_notice(self, error: OsaiError, delay_s: float, now_s: float) -> Waiting | None:
+        """A short wait is not worth a word."""
+        if delay_s < TOLD_WAIT_S:
+            return None
+        return Waiting(reason=error.message, remaining_s=self._attempts.remaining_s(now_s))
 
     def _notice(self, error: OsaiError, delay_s: float) -> Waiting | None:
         """Tells once a loss, if it is not made good at once; a caller that has seen nothing yet misses nothing."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from osai.client import wire
 from osai.client.completion import CompletionBuilder
 from osai.client.events import Chunk, Finished, GenerationEvent, Rerouted, Started, Timings
+from osai.client.request import check_version, features_of
 from osai.client.stream import GenerationStream
 from osai.core.errors import BadFrameError, OsaiError, UnavailableError
 from osai.core.rpc import CLIENT_API_MAX_BYTES
@@ -42,6 +43,20 @@ class Progress:
     def is_limited(self) -> bool:
         """Whether nodes of some operators alone may serve it."""
         return bool(self._request.trusted_operators)
+
+    def check_version(self, address: str, version: int) -> None:
+        """Raises ProtocolMismatchError where a coordinator of that version does not know all that is asked for."""
+        check_version(self._request, address, version)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether it asks for what older coordinators do not know."""
+        return bool(features_of(self._request))
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the caller has seen any."""
+        return bool(self._builder.tokens)
 
     def next_request(self) -> client_pb2.GenerateRequest:
         """What to ask the next coordinator: the same again while nothing was shown, else to go on from here.
@@ -94,11 +109,11 @@ class Progress:
         self._builder.add(event)
         return event
 
-    def lost(self, error: OsaiError, now_s: float) -> None:
-        """The coordinator is gone."""
+    def lost(self, because: str, now_s: float) -> None:
+        """No coordinator runs it, from the first loss after the last opening on."""
         if not self._lost_because:
             self._lost_s = now_s
-            self._lost_because = error.message
+            self._lost_because = because
 
     def failed(self, error: OsaiError) -> None:
         """`error` ends the generation; what there is of it becomes its attribute `partial`."""
@@ -115,7 +130,6 @@ class Progress:
         if is_first:
             return started
         self._num_recoveries = self._builder.num_recoveries + 1
-        reason = f"it goes on by another coordinator: {reason}"
         return Rerouted(pipeline=started.pipeline, reason=reason, pause_s=now_s - self._lost_s)
 
     def _timings(self) -> Timings:

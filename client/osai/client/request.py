@@ -1,19 +1,23 @@
 """A generation request as it crosses the wire. What its values mean, and whether they fit, the coordinator judges."""
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
 
-from osai.client.events import ChatMessage
-from osai.core.errors import InvalidRequestError
+from osai.client.events import ChatMessage, Tool
+from osai.core.errors import InvalidRequestError, ProtocolMismatchError
+from osai.core.grammar import Grammar, write_grammar
 from osai.core.protocol import PROTOCOL_VERSION
 from osai.core.rpc import CLIENT_API_MAX_BYTES
-from osai.proto import client_pb2
+from osai.proto import client_pb2, common_pb2
 
 Prompt = str | Sequence[int] | Sequence[ChatMessage]
+
+FEATURES_VERSION = 4  # of the protocol: coordinators of it know grammars, logit_bias, tools and embeddings
 
 _INT64 = (-(2**63), 2**63 - 1)
 _UINT64 = (0, 2**64 - 1)
 _UINT32 = (0, 2**32 - 1)
+_POOLINGS = {"mean": common_pb2.POOLING_MEAN, "last": common_pb2.POOLING_LAST}
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -32,6 +36,9 @@ class GenerationOptions(TypedDict, total=False):
         trusted_only: public keys (32 bytes, or 64 hex digits) of operators: their nodes alone may serve the generation,
             or it fails. Outside a private swarm it goes on only by coordinators that the client was given; these see
             the prompt, and are trusted to keep to it. None: any node may serve it.
+        grammar: what the text must be: a JSON schema, a regular expression, a context-free grammar.
+        logit_bias: token id -> what is added to its logit, in [-100, 100].
+        tools: what the model may call, for a chat; the calls are in the text, as the model writes them.
     """
 
     model_id: str
@@ -49,6 +56,9 @@ class GenerationOptions(TypedDict, total=False):
     stop_token_ids: Sequence[int]
     ignore_eos: bool
     trusted_only: Sequence[str | bytes] | None
+    grammar: Grammar | None
+    logit_bias: Mapping[int, float] | None
+    tools: Sequence[Tool] | None
 
 
 def to_proto(prompt: Prompt, options: GenerationOptions) -> client_pb2.GenerateRequest:
@@ -85,13 +95,83 @@ def to_proto(prompt: Prompt, options: GenerationOptions) -> client_pb2.GenerateR
             trusted_operators=_operators(options.get("trusted_only")),
         )
         _set_prompt(request, prompt)
+        _setfeatures_of(request, options)
     except (TypeError, ValueError) as e:  # protobuf: a value of another type, or text that is no Unicode
         raise InvalidRequestError(f"the request can't be written: {e}") from e
+    _check_size(request)
+    return request
+
+
+def embed_to_proto(
+    prompt: str | Sequence[int],
+    model_id: str = "",
+    pooling: Literal["mean", "last"] = "mean",
+    trusted_only: Sequence[str | bytes] | None = None,
+) -> client_pb2.EmbedRequest:
+    """A request for a vector, on the wire.
+
+    Raises:
+        InvalidRequestError: if a value does not fit its wire type, or the request is over the message limit.
+    """
+    if pooling not in _POOLINGS:
+        raise InvalidRequestError(f"pooling is {pooling!r}; it must be 'mean' or 'last'")
+    try:
+        request = client_pb2.EmbedRequest(
+            model_id=model_id, pooling=_POOLINGS[pooling], trusted_operators=_operators(trusted_only)
+        )
+        if isinstance(prompt, str):
+            request.prompt = prompt
+        else:
+            request.token_ids.CopyFrom(_token_ids(prompt))
+    except (TypeError, ValueError) as e:
+        raise InvalidRequestError(f"the request can't be written: {e}") from e
+    _check_size(request)
+    return request
+
+
+def check_version(request: client_pb2.GenerateRequest | client_pb2.EmbedRequest, address: str, version: int) -> None:
+    """See whether a coordinator knows all that a request asks for: an older one would leave it out in silence.
+
+    Raises:
+        ProtocolMismatchError: if it does not.
+    """
+    if version < FEATURES_VERSION and (asked := features_of(request)):
+        raise ProtocolMismatchError(
+            f"{address} speaks protocol {version} and knows no {' or '.join(asked)}: upgrade it, or ask without"
+        )
+
+
+def features_of(request: client_pb2.GenerateRequest | client_pb2.EmbedRequest) -> list[str]:
+    """What of a request coordinators before FEATURES_VERSION do not know."""
+    if isinstance(request, client_pb2.EmbedRequest):
+        return ["embeddings"]
+    turns = request.chat.messages
+    asked = {
+        "grammar": request.HasField("grammar"),
+        "logit_bias": bool(request.sampling.logit_bias),
+        "tools": bool(request.chat.tools) or any(turn.tool_calls or turn.tool_call_id or turn.name for turn in turns),
+    }
+    return [name for name, is_asked in asked.items() if is_asked]
+
+
+def _setfeatures_of(request: client_pb2.GenerateRequest, options: GenerationOptions) -> None:
+    if (grammar := options.get("grammar")) is not None:
+        request.grammar.CopyFrom(write_grammar(grammar))
+    for token_id, bias in (options.get("logit_bias") or {}).items():
+        _check("biased token id", token_id, _UINT32)
+        request.sampling.logit_bias[token_id] = bias
+    tools = options.get("tools") or ()
+    if tools and not request.HasField("chat"):
+        raise InvalidRequestError("tools go with a chat: give the prompt as ChatMessages")
+    for tool in tools:
+        request.chat.tools.add(name=tool.name, description=tool.description, parameters=tool.parameters)
+
+
+def _check_size(request: client_pb2.GenerateRequest | client_pb2.EmbedRequest) -> None:
     if request.ByteSize() > CLIENT_API_MAX_BYTES:
         raise InvalidRequestError(
             f"the request has {request.ByteSize()} bytes, the limit is {CLIENT_API_MAX_BYTES}: shorten the prompt"
         )
-    return request
 
 
 def _set_prompt(request: client_pb2.GenerateRequest, prompt: Prompt) -> None:
@@ -103,12 +183,22 @@ def _set_prompt(request: client_pb2.GenerateRequest, prompt: Prompt) -> None:
     if not prompt or len(prompt) not in {len(chat), len(token_ids)}:
         raise InvalidRequestError("a prompt is a text, or at least one token id, or at least one ChatMessage")
     if chat:
-        turns = [client_pb2.ChatMessage(role=turn.role, content=turn.content) for turn in chat]
-        request.chat.CopyFrom(client_pb2.Chat(messages=turns))
+        request.chat.CopyFrom(client_pb2.Chat(messages=[_turn(turn) for turn in chat]))
     else:
-        for token_id in token_ids:
-            _check("token id", token_id, _UINT32)
-        request.token_ids.CopyFrom(client_pb2.TokenIds(ids=token_ids))
+        request.token_ids.CopyFrom(_token_ids(token_ids))
+
+
+def _turn(turn: ChatMessage) -> client_pb2.ChatMessage:
+    calls = [client_pb2.ToolCall(id=call.call_id, name=call.name, arguments=call.arguments) for call in turn.tool_calls]
+    return client_pb2.ChatMessage(
+        role=turn.role, content=turn.content, tool_calls=calls, tool_call_id=turn.tool_call_id, name=turn.name
+    )
+
+
+def _token_ids(token_ids: Sequence[int]) -> client_pb2.TokenIds:
+    for token_id in token_ids:
+        _check("token id", token_id, _UINT32)
+    return client_pb2.TokenIds(ids=token_ids)
 
 
 def _operators(keys: Sequence[str | bytes] | None) -> list[bytes]:

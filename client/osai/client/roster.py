@@ -39,6 +39,11 @@ class Roster:
         return self._given
 
     @property
+    def learned(self) -> tuple[str, ...]:
+        """Those that coordinators told of."""
+        return self._learned
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """All of them."""
         return (*self._given, *self._learned)

@@ -7,14 +7,19 @@ from osai.client.roster import Roster
 from osai.core.errors import (
     CancelledError,
     DeadlineExceededError,
+    ForbiddenError,
     InvalidRequestError,
     OsaiError,
     ProtocolMismatchError,
+    UnauthenticatedError,
     UnknownModelError,
 )
 
 MIN_DELAY_S = 0.1  # a coordinator that only lost its connection is back at once
 MAX_DELAY_S = 2.0  # one that is being restarted is noticed this late
+Unfit = (
+    ProtocolMismatchError | UnauthenticatedError | ForbiddenError
+)  # of one coordinator: another may take the request
 
 
 class Search:
@@ -40,6 +45,11 @@ class Search:
         self._num_failures = 0  # since the last token
         self._unreached: dict[str, OsaiError] = {}  # before any took the request
         self._unfit: set[str] = set()  # can't go on with it, however often they are asked
+
+    @property
+    def lost(self) -> bool:
+        """Whether a coordinator was lost that had taken the request."""
+        return self._lost
 
     def held(self, now_s: float) -> None:
         """The session is open."""
@@ -87,17 +97,19 @@ class Search:
         return self._try_around(error, now_s)
 
     def _try_each_once(self, error: OsaiError, *, begun: bool) -> None:
-        if begun or not isinstance(error, CoordinatorLostError | DeadlineExceededError | ProtocolMismatchError):
+        refused = isinstance(error, UnauthenticatedError | ForbiddenError)  # nothing has run, wherever it was said
+        unheard = isinstance(error, CoordinatorLostError | DeadlineExceededError | ProtocolMismatchError)
+        if not refused and (begun or not unheard):
             raise error
         self._unreached[self.address] = error
         rest = [address for address in self._roster.ring(self.address) if address not in self._unreached]
         if not rest:
-            unfit = (failure for failure in self._unreached.values() if isinstance(failure, ProtocolMismatchError))
+            unfit = (failure for failure in self._unreached.values() if isinstance(failure, Unfit))
             raise next(unfit, nobody_reached(self._unreached)) from error
         self.address = rest[0]
 
     def _try_around(self, error: OsaiError, now_s: float) -> float:
-        if isinstance(error, UnknownModelError | ProtocolMismatchError):
+        if isinstance(error, UnknownModelError | Unfit):
             self._unfit.add(self.address)
         elif isinstance(error, InvalidRequestError):
             raise error
@@ -114,7 +126,7 @@ class Search:
         return min(delay_s, self.remaining_s(now_s))
 
     def _given_up(self, error: OsaiError) -> OsaiError:
-        if not self._resume_s or not isinstance(error, CoordinatorLostError | ProtocolMismatchError):
+        if not self._resume_s or not isinstance(error, CoordinatorLostError | Unfit):
             return error
         return CoordinatorLostError(
             f"the coordinator was lost, and none goes on with the generation (resume_s is {self._resume_s:g}); "

@@ -9,6 +9,8 @@ from osai.core.errors import BadFrameError, InvalidRequestError
 from osai.core.layers import LayerRange
 from osai.proto import client_pb2, common_pb2
 
+MAX_LENGTH_ERROR = 0.01  # of a vector's length; float32's own is far below
+
 _REASONS: dict[int, Literal["stop", "length"]] = {
     common_pb2.FINISH_REASON_STOP: "stop",
     common_pb2.FINISH_REASON_LENGTH: "length",
@@ -95,6 +97,16 @@ def stages_to_proto(pipeline: Sequence[events.Stage]) -> list[common_pb2.Stage]:
         )
         for stage in pipeline
     ]
+
+
+def embedding_of(wire: client_pb2.EmbedResponse) -> events.Embedding:
+    """A prompt's vector."""
+    length = math.sqrt(math.fsum(value * value for value in wire.embedding))
+    if not abs(length - 1) <= MAX_LENGTH_ERROR:  # also NaN, and a vector of nothing
+        raise BadFrameError(f"the coordinator sent a vector of length {length}; it must be 1")
+    return events.Embedding(
+        model_id=wire.model_id, num_prompt_tokens=wire.num_prompt_tokens, vector=tuple(wire.embedding)
+    )
 
 
 def finished_of(wire: client_pb2.Finished) -> events.Finished:

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import click
 
-from osai.client.private import member_folder
+from osai.client.private import folder_of, join_swarm
 from osai.core.admission.roles import Role
 from osai.core.admission.token_book import TOKEN_LIFE_S
 from osai.core.errors import SetupError
-from osai.core.private_member import join_private
 from osai.core.reporting import ReportingGroup
-from osai.core.state import load_identity
 from osai.core.swarm_folder import SwarmFolder
 
 DEFAULT_SWARM = Path("~/.config/osai/swarm")
@@ -99,10 +97,9 @@ def join(address: str, token: str) -> None:
       osai swarm join coordinator.example:7070 --token osai1....
       osai chat --coordinator coordinator.example:7070
     """  # noqa: D301 (click reads the escape)
-    folder = member_folder(address)
-    member = asyncio.run(join_private(folder, load_identity(folder), Role.CLIENT, address=address, token=token))
-    if member is not None:
-        click.echo(f"client {member.tls.me.member_id} of swarm {member.tls.credentials.anchor.swarm_id}, in {folder}")
+    member = asyncio.run(join_swarm(address, token))
+    swarm_id = member.tls.credentials.anchor.swarm_id
+    click.echo(f"client {member.tls.me.member_id} of swarm {swarm_id}, in {folder_of(member)}")
 
 
 @swarm_group.command("revoke")

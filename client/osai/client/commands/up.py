@@ -34,7 +34,7 @@ _NEEDED = ("torch", "transformers", "hivemind", "fastapi", "uvloop")  # of osai[
     "folder",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Checkpoint folder in HF layout; default: the small model that comes along.",
+    help="Checkpoint folder in HF layout; default: the small model osai/shakespeare (pip install osai-embedded).",
 )
 @click.option("--nodes", metavar="N", type=int, help="Number of nodes; default: 3, or one a layer if there are fewer.")
 @click.option("--spans", metavar="0:2,2:4,4:6", help="One span of layers a node, in order; the same twice: replicas.")

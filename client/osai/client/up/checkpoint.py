@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osai.client.signing import build_manifest
-from osai.core.embedded import model_dir, publisher_key_file
+from osai.core.embedded import find_model_dir, model_dir, publisher_key_file
 from osai.core.errors import SetupError, WeightsError
 from osai.core.identity import Identity
 from osai.core.manifest import MANIFEST_FILE, parse, public_key_pem, sign
@@ -45,7 +45,7 @@ def open_checkpoint(
 
     Raises:
         SetupError: if the key is missing, or given for an unsigned checkpoint.
-        WeightsError, ManifestError: if the folder is no model that can be served.
+        WeightsError, ManifestError: if the folder is no model that can be served; the embedded one: if it is not there.
     """
     folder = (folder or model_dir()).resolve()
     num_layers = read_facts(folder).num_layers
@@ -54,7 +54,7 @@ def open_checkpoint(
         if trust is not None:
             raise SetupError(f"{folder} is not signed: sign it with `osai manifest create`, or leave out --trust")
         return _sign_here(folder, num_layers, scratch, on_bytes)
-    if trust is None and folder != model_dir().resolve():
+    if trust is None and not _comes_along(folder):
         raise SetupError(f"{folder} is signed: name the public key of its publisher with --trust")
     return Checkpoint(
         model_id=parse(_read(manifest)).manifest.model_id,
@@ -64,6 +64,11 @@ def open_checkpoint(
         trust=trust or publisher_key_file(),
         signed_here=False,
     )
+
+
+def _comes_along(folder: Path) -> bool:
+    embedded = find_model_dir()
+    return embedded is not None and folder == embedded.resolve()
 
 
 def _sign_here(folder: Path, num_layers: int, scratch: Path, on_bytes: Callable[[int], None] | None) -> Checkpoint:
