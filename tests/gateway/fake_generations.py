@@ -7,6 +7,8 @@ from typing import Any
 
 from osai.coordinator.api import (
     Chunk,
+    Embedding,
+    EmbeddingRequest,
     Finished,
     GeneratedToken,
     GenerationEvent,
@@ -82,6 +84,8 @@ class FakeGenerations:
     script: Script = hello_world
     view: SwarmView = field(default_factory=example_swarm)
     requests: list[GenerationRequest] = field(default_factory=list)
+    embedding: Sequence[Exception | float] = ()  # what an embedding waits for, or fails with
+    embedded: list[EmbeddingRequest] = field(default_factory=list)
     num_cancelled: int = 0  # closed before their end
     num_ended: int = 0  # ran to their end, or to the script's error
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -106,6 +110,22 @@ class FakeGenerations:
         finally:
             self.num_ended += 1
             self.closed.set()
+
+    async def embed(self, request: EmbeddingRequest) -> Embedding:
+        self.embedded.append(request)
+        self.asked.set()
+        try:
+            for step in self.embedding:
+                if isinstance(step, Exception):
+                    raise step
+                await (asyncio.Event().wait() if step == HANG else asyncio.sleep(step))
+        except asyncio.CancelledError:
+            self.num_cancelled += 1
+            raise
+        finally:
+            self.closed.set()
+        num_tokens = len(request.prompt)
+        return Embedding(model_id=MODEL, num_prompt_tokens=num_tokens, vector=(0.6, -0.8, num_tokens / 2**20))
 
     def swarm(self) -> SwarmView:
         return self.view

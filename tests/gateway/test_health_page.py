@@ -66,13 +66,17 @@ def test_missing_layers_and_a_missing_signature_stand_out() -> None:
 
 def test_the_strip_has_a_cell_a_layer_and_words_for_those_who_cannot_see_it() -> None:
     page = outline(html_of(example_swarm(models=(example_model(replicas=(0, 1, 2, 3, 4, 4)),))))
-    strip = next(attributes for tag, attributes in page.seen if tag == "div" and attributes.get("class") == "strip")
+    strips = [attributes for tag, attributes in page.seen if tag == "svg" and attributes.get("class") == "strip"]
+    strip = next(attributes for attributes in strips if "role" in attributes)
     assert strip["role"] == "img"
     assert strip["aria-label"] == "Ready nodes by layer: layers 0:1 on none, 1:2 on 1, 2:3 on 2, 3:4 on 3, 4:6 on 4"
+    assert strip["viewbox"] == "0 0 6 3"
     html = html_of(example_swarm(models=(example_model(replicas=(0, 1, 2, 3, 4, 4)),)))
-    cells = re.search(r'aria-label="[^"]*">((?:<i class=r\d></i>)+)</div>', html)
-    assert cells is not None
-    assert re.findall(r"r\d", cells[1]) == ["r0", "r1", "r2", "r3", "r3", "r3"]
+    drawn = re.search(r'aria-label="Ready[^>]*>(.*?)</svg>', html)
+    assert drawn is not None
+    assert re.findall(r'class=(r\d) d="([^"]*)"', drawn[1]) == [
+        ("r0", "M0 1.5h1"), ("r1", "M1 2.5h1"), ("r2", "M2 2h1"), ("r3", "M3 1.5h3"),
+    ]  # fmt: skip
 
 
 def test_nodes_are_shown_those_in_trouble_first() -> None:
@@ -92,18 +96,18 @@ def test_nodes_are_shown_those_in_trouble_first() -> None:
     text = text_of(example_swarm(nodes=nodes))
     assert text.index("broken") < text.index("leaving") < text.index("well")
     assert "broken 00000000 osai/demo 2:4 fp8 failed ⚠ not verified lm_head: flipped" in text
-    assert "osai/demo 0:2 bf16 verified NVIDIA L4, 24 GB ready 2 1 d 1 h osai/0.1.0" in text
-    assert "leaving 00000000 none cpu, 8 GB draining" in text
+    assert "osai/demo 0:2 bf16 verified NVIDIA L4, 24 GB osai/0.1.0 ready 2 0 1 d 1 h" in text
+    assert "leaving 00000000 none cpu, 8 GB osai/0.1.0 draining" in text
     assert "Nodes ready 2 of 3" in text
     assert "Sessions on nodes 4" in text
 
 
 def test_it_says_how_to_call_and_to_join_and_what_is_not_private() -> None:
-    text = text_of(example_swarm())
-    assert "OpenAI's API at http://127.0.0.1:8080/v1" in text
-    assert "curl -N http://127.0.0.1:8080/v1/completions" in text
+    text = text_of(example_swarm(coordinators=("10.1.2.3:7070",)))
+    assert "OpenAI's API at http://found.example:80/v1 :" in text
+    assert "curl -N http://found.example:80/v1/completions" in text
     assert '"model": "osai/demo"' in text
-    assert "osai-node join /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW" in text
+    assert "osai-node join found.example:7070" in text
     assert "can probably reconstruct the prompt" in text
 
 
@@ -112,6 +116,8 @@ def test_it_says_how_to_call_and_to_join_and_what_is_not_private() -> None:
     [
         ("http://swarm.example:8080/", "http://swarm.example:8080/v1 :"),
         ("swarm.example:8080", "http://swarm.example:8080/v1 :"),
+        ("http://203.0.113.7:8080", "http://found.example:80/v1 :"),
+        ("http://[2001:db8::1]:8080", "http://found.example:80/v1 :"),
         ("", "http://found.example:80/v1 :"),
     ],
 )
@@ -139,6 +145,7 @@ def test_what_strangers_wrote_is_escaped() -> None:
         software=HOSTILE,
         http_address=HOSTILE,
         dht_addresses=(HOSTILE,),
+        coordinators=(f"{HOSTILE}:1",),
     )
     plain = outline(html_of(example_swarm(models=(example_model(),), nodes=(example_node(),))))
     hostile = outline(html_of(view))
@@ -170,4 +177,4 @@ async def test_it_is_served_with_its_files_and_strict_headers() -> None:
 def test_it_refreshes_with_and_without_scripts() -> None:
     seen = outline(html_of(example_swarm())).seen
     assert ("meta", {"http-equiv": "refresh", "content": "5"}) in seen
-    assert ("div", {"id": "live", "data-refresh-s": "5"}) in seen
+    assert ("main", {"id": "live", "data-frame": "", "data-refresh-s": "5"}) in seen

@@ -49,9 +49,9 @@ async def test_openais_client_raises_its_own_errors() -> None:
         with pytest.raises(openai.NotFoundError):
             await client.models.retrieve("nope")
         with pytest.raises(openai.BadRequestError) as refused:
-            await client.completions.create(model=MODEL, prompt="x", n=2)
+            await client.completions.create(model=MODEL, prompt="x", best_of=2)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
-    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "n")
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "best_of")
 
 
 async def test_openais_client_tries_again_when_told_to() -> None:

@@ -15,12 +15,14 @@ from osai.core.errors import OsaiError
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 COMPLETION = {"model": "m", "prompt": "hi"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 def refusal(kind: type[GenerationBody], body: object) -> ParameterError:
     """The error that a body earns."""
     with pytest.raises((ValidationError, ParameterError)) as caught:
-        kind.model_validate(body).generation(drawn_seed=0)
+        kind.model_validate(body).asked(drawn_seed=0)
     if isinstance(caught.value, ParameterError):
         return caught.value
     assert isinstance(caught.value, ValidationError)
@@ -30,13 +32,55 @@ def refusal(kind: type[GenerationBody], body: object) -> ParameterError:
 @pytest.mark.parametrize(
     ("change", "param", "code"),
     [
-        ({"n": 2}, "n", "unsupported_parameter"),
-        ({"n": 1.0}, "n", "unsupported_parameter"),
-        ({"n": True}, "n", "unsupported_parameter"),
-        ({"logit_bias": {"5": 100}}, "logit_bias", "unsupported_parameter"),
-        ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
-        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+        ({"n": 0}, "n", "invalid_value"),
+        ({"n": 17}, "n", "invalid_value"),
+        ({"n": 1.0}, "n", "invalid_value"),
+        ({"n": True}, "n", "invalid_value"),
+        ({"logit_bias": {"five": 1}}, "logit_bias.five", "invalid_value"),
+        ({"logit_bias": {"-5": 1}}, "logit_bias.-5", "invalid_value"),
+        ({"logit_bias": {"9" * 11: 1}}, "logit_bias.99999999999", "invalid_value"),
+        ({"logit_bias": {"5": "much"}}, "logit_bias.5", "invalid_value"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5", "invalid_value"),
+        ({"logit_bias": {"5": 10**400}}, "logit_bias.5", "invalid_value"),
+        ({"logit_bias": {"5": float("nan")}}, "logit_bias.5", "invalid_value"),
+        ({"logit_bias": {"5": 1, "05": 1}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": [5]}, "logit_bias", "invalid_value"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_required_parameter"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "invalid_value"),
+        ({"tools": [TOOL, TOOL]}, "tools", "invalid_value"),
+        ({"tools": [TOOL] * 129}, "tools", "invalid_value"),
+        ({"tools": [{**TOOL, "function": {"name": "a b"}}]}, "tools[0].function.name", "invalid_value"),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice", "unsupported_parameter"),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+            "tool_choice",
+            "invalid_value",
+        ),
+        (
+            {"tool_choice": {"type": "function", "function": {}}},
+            "tool_choice.function.name",
+            "missing_required_parameter",
+        ),
+        ({"response_format": {"type": "yaml"}}, "response_format.type", "invalid_value"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "invalid_value"),
+        (
+            {"response_format": {"type": "text", "json_schema": {"name": "x"}}},
+            "response_format.json_schema",
+            "invalid_value",
+        ),
+        ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "response_format", "invalid_value"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"a": "b" * 70_000}}}},
+            "response_format",
+            "invalid_value",
+        ),
+        ({"guided_json": "{"}, "guided_json", "invalid_value"),
+        ({"guided_json": 5}, "guided_json", "invalid_value"),
+        ({"guided_regex": ""}, "guided_regex", "invalid_value"),
+        ({"guided_choice": []}, "guided_choice", "invalid_value"),
+        ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag", "unsupported_parameter"),
         ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
         ({"store": True}, "store", "unsupported_parameter"),
         ({"temprature": 1}, "temprature", "unknown_parameter"),
@@ -75,8 +119,23 @@ def refusal(kind: type[GenerationBody], body: object) -> ParameterError:
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": None}, "messages", "missing_required_parameter"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "invalid_value"),
-        ({"messages": [{"role": "user", "content": "x", "name": "Bo"}]}, "messages[0].name", "unsupported_parameter"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role", "invalid_value"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "invalid_value"),
+        (
+            {"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]},
+            "messages[0].tool_calls",
+            "invalid_value",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{**CALL, "type": "custom"}]}]},
+            "messages[0].tool_calls[0].type",
+            "invalid_value",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x", "function_call": {}}]},
+            "messages[0].function_call",
+            "unsupported_parameter",
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages[0].content[0]",
@@ -130,15 +189,14 @@ def test_parameters_that_ask_for_nothing_are_accepted() -> None:
         "parallel_tool_calls": True, "stream_options": None, "reasoning_effort": None, "audio": None,
         "user": "someone", "metadata": {"a": "b"}, "safety_identifier": "s", "prompt_cache_key": "k",
     }  # fmt: skip
-    assert ChatBody.model_validate(CHAT | nothing) == ChatBody.model_validate(
-        CHAT | {name: nothing[name] for name in ("user", "metadata", "safety_identifier", "prompt_cache_key")}
-    )
+    asked = ChatBody.model_validate(CHAT | nothing).asked(drawn_seed=0)
+    assert asked == ChatBody.model_validate(CHAT).asked(drawn_seed=0)
     none = {"n": 1, "best_of": 1, "echo": False, "suffix": "", "logprobs": None}
     assert CompletionBody.model_validate(COMPLETION | none) == CompletionBody.model_validate(COMPLETION)
 
 
 def test_the_advice_names_what_would_be_accepted() -> None:
-    assert refusal(ChatBody, CHAT | {"n": 2}).message == "n: not supported; leave it out or send 1"
+    assert refusal(ChatBody, CHAT | {"store": True}).message == "store: not supported; leave it out or send False"
     assert refusal(ChatBody, CHAT | {"verbosity": "low"}).message == "verbosity: not supported; leave it out"
 
 
@@ -151,12 +209,12 @@ def test_a_refused_list_is_not_answered_item_by_item() -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), lambda inner: (
     st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from([*ChatBody.model_fields, *CompletionBody.model_fields, "n", "tools", "x"]), inner)
+    | st.dictionaries(st.sampled_from([*ChatBody.known(), *CompletionBody.known(), "type", "name", "x"]), inner)
 ), max_leaves=12))  # fmt: skip
 def test_any_json_is_accepted_or_refused_with_our_own_error(body: object) -> None:
     for kind in (ChatBody, CompletionBody):
         try:
-            request = kind.model_validate(body).generation(drawn_seed=0)
+            request = kind.model_validate(body).asked(drawn_seed=0)
         except ValidationError as e:
             messages = [parameter_error(detail).message for detail in e.errors()]
         except OsaiError as e:

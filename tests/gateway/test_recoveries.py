@@ -49,6 +49,7 @@ async def test_openais_client_sees_the_same_answer(*, stream: bool) -> None:
 async def test_recoveries_are_measured_and_shown() -> None:
     async with serving(bumpy()) as url, httpx.AsyncClient(base_url=url) as client:
         assert "Recoveries" not in (await client.get("/")).text
+    async with serving(bumpy()) as url, httpx.AsyncClient(base_url=url) as client:
         for _ in range(2):
             await client.post("/v1/completions", json=BODY)
         metrics = (await client.get("/metrics")).text

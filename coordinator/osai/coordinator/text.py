@@ -1,17 +1,28 @@
 """Between text and token ids: prompts, chat templates, text that streams, stop strings."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from osai.coordinator.api import ChatMessage
+from osai.coordinator.api import ChatMessage, Tool
+from osai.coordinator.tool_calls.formats import FORMATS, style_of
+from osai.coordinator.tool_calls.scanning import overlap
+from osai.coordinator.tool_calls.style import ToolStyle
 from osai.core.errors import InvalidRequestError, WeightsError
 
 UNFINISHED = "\ufffd"  # what decoding gives for a token that is only part of a character
 
 
 class Tokenizer:
-    """A model's tokenizer and chat template, through transformers."""
+    """A model's tokenizer and chat template, through transformers.
+
+    Attributes:
+        special_ids: tokens that are no text. The marks of the model's tool calls are text, be they special or not.
+        tool_style: how the model calls tools, as its chat template has it; None if it knows none.
+    """
+
+    tool_style: ToolStyle | None = None
 
     def __init__(self, folder: Path) -> None:
         """Read the tokenizer's files in `folder`, which must have been verified.
@@ -28,21 +39,30 @@ class Tokenizer:
         if not self._tokenizer.is_fast:
             raise WeightsError(f"{folder} has no tokenizer.json; only fast tokenizers are served")
         added = self._tokenizer.added_tokens_decoder
-        self.special_ids = frozenset(token for token, its in added.items() if its.special)  # those that decode() skips
+        self.tool_style = style_of(self._tool_template(), {its.content: token for token, its in added.items()})
+        marks = FORMATS[self.tool_style.format].marks if self.tool_style else ()
+        self.special_ids = frozenset(
+            token for token, its in added.items() if its.special and its.content not in marks
+        )  # those that decode() skips
 
-    def encode(self, prompt: str | Sequence[ChatMessage]) -> tuple[int, ...]:
-        """Token ids of a text, or of a chat through the model's template.
+    def encode(self, prompt: str | Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
+        """Token ids of a text, or of a chat through the model's template, with the tools that the model may call.
 
         Raises:
-            InvalidRequestError: if the model has no chat template, or the chat does not fit it.
+            InvalidRequestError: if the model has no chat template, or the chat or the tools do not fit it.
         """
         if isinstance(prompt, str):
             return tuple(self._tokenizer(prompt)["input_ids"])
         if not self._tokenizer.chat_template:
             raise InvalidRequestError("the model has no chat template; send a plain prompt to completions instead")
-        messages = [{"role": message.role, "content": message.content} for message in prompt]
+        if tools and not self.tool_style:
+            raise InvalidRequestError("the model's chat template knows no tools, or none that are called as known here")
+        messages = [_turn(message) for message in prompt]
+        described = [_described(tool) for tool in tools] or None
         try:
-            chat = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+            chat = self._tokenizer.apply_chat_template(
+                messages, tools=described, add_generation_prompt=True, return_dict=True
+            )
         except Exception as e:  # a template is a program: it may fail in any way
             raise InvalidRequestError(f"the chat does not fit the model's template: {e}") from e
         return tuple(chat["input_ids"])
@@ -53,7 +73,49 @@ class Tokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        return str(self._tokenizer.decode([token for token in token_ids if token not in self.special_ids]))
+
+    def _tool_template(self) -> str:
+        """The template for chats with tools; a model may have several, by name."""
+        template = self._tokenizer.chat_template or ""
+        return (
+            str(template.get("tool_use") or template.get("default") or "") if isinstance(template, dict) else template
+        )
+
+
+def _turn(message: ChatMessage) -> dict[str, object]:
+    """A turn in the shape that transformers' templates expect: arguments are objects."""
+    turn: dict[str, object] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "id": call.call_id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": _object(call.arguments, f"arguments of {call.name!r}")},
+            }
+            for call in message.tool_calls
+        ]
+    named = {"tool_call_id": message.tool_call_id, "name": message.name}
+    return turn | {key: value for key, value in named.items() if value}
+
+
+def _described(tool: Tool) -> dict[str, object]:
+    """A tool in the shape that transformers' templates expect."""
+    parameters = _object(tool.parameters, f"parameters of {tool.name!r}")
+    return {
+        "type": "function",
+        "function": {"name": tool.name, "description": tool.description, "parameters": parameters},
+    }
+
+
+def _object(text: str, what: str) -> Mapping[str, object]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise InvalidRequestError(f"the {what} are no JSON: {e}") from e
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"the {what} are no JSON object")
+    return value
 
 
 class Detokenizer:
@@ -97,23 +159,30 @@ class Detokenizer:
 
 
 class StopMatcher:
-    """Finds stop strings in text that comes in pieces, and holds back what may be the beginning of one. Pure."""
+    """Finds stop strings in text that comes in pieces, and holds back what may be the beginning of one. Pure.
+
+    Attributes:
+        stopped: whether one has come.
+        found: that one; empty before.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
         self.stopped = False
+        self.found = ""
 
     def add(self, text: str) -> str:
         """The text that may go out; after a stop string (`stopped`) nothing more does."""
         if self.stopped:
             return ""
         text = self._held + text
-        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:  # the one that is complete first, so that it does not matter where the pieces are cut
             self.stopped, self._held = True, ""
-            return text[: min(found)[1]]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+            _, at, self.found = min(found)
+            return text[:at]
+        keep = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -121,11 +190,3 @@ class StopMatcher:
         """What was held back and turned out to be no stop string."""
         held, self._held = self._held, ""
         return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    for size in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:size]):
-            return size
-    return 0

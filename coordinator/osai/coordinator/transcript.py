@@ -83,6 +83,7 @@ class Transcript:
             ttft_s=self._first_s - self._started_s,
             decode_tokens_per_s=(num_timed - 1) / span_s if span_s > 0 else 0.0,
             num_recoveries=num_recoveries,
+            stop=self._matcher.found,
         )
 
     def _described(self, token: TokenEvent) -> GeneratedToken:

@@ -1,172 +1,152 @@
-"""OpenAI's shapes of an answer, built from the events of one generation. Pure."""
+"""What becomes of the events of a request: a stream's bytes, or one JSON object. Pure."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import isfinite
 
-from osai.coordinator.api import Chunk, Finished, GeneratedToken, Started
+from osai.coordinator.api import Chunk, Finished, GenerationEvent, Started
+from osai.coordinator.gateway.choice import Choice
 from osai.coordinator.gateway.errors import Json
-from osai.coordinator.gateway.logprobs import TextPosition, chat_logprobs, completion_logprobs
+from osai.coordinator.tool_calls.calls import CallParser
+from osai.core.errors import InternalError, OsaiError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerHeader:
-    """What an answer knows before its generation starts.
+    """What an answer knows before its generations start.
 
     Attributes:
         answer_id: unique, without the endpoint's prefix.
         created_s: wall-clock time, seconds since 1970.
         software: name and version of this program.
-        include_usage: a stream ends with a chunk of usage.
+        num_choices: generations that it is made of.
+        include_usage: a stream of OpenAI's ends with a chunk of usage.
         with_logprobs: tokens carry their logprobs.
+        new_parser: makes a parser of tool calls for a choice; None where no tool can be called.
+        new_call_id: gives a call its id.
+        new_id: 32 random hex digits, for parts of an answer that have ids of their own.
     """
 
     answer_id: str
     created_s: int
     software: str
+    num_choices: int = 1
     include_usage: bool = False
     with_logprobs: bool = False
+    new_parser: Callable[[], CallParser] | None = None
+    new_call_id: Callable[[], str] = str
+    new_id: Callable[[], str] = str
 
 
 class Answer(ABC):
-    """One answer. `opening`, `piece` and `closing` give the chunks of a stream, `whole` the plain answer.
+    """One answer. Each event of its choices goes in once, in order.
 
-    Besides OpenAI's fields, the first chunk and the plain answer carry `osai`: the session, the seed that repeats the
-    answer, and the pipeline that served it (no addresses); the last chunk and the plain answer carry its timings.
+    Into `started`, `chunk` and `finished` for a stream, whose bytes come out; into `collect` for a plain answer, which
+    is `whole` at the end.
     """
 
-    prefix: str  # of the answer's id
-    whole_kind: str  # OpenAI's `object` of a plain answer
-    chunk_kind: str  # and of a chunk
+    def __init__(self, header: AnswerHeader) -> None:
+        self.header = header
+        self.choices = tuple(
+            Choice(
+                index=index,
+                parser=header.new_parser() if header.new_parser else None,
+                new_id=header.new_call_id,
+                keeps_tokens=header.with_logprobs,
+            )
+            for index in range(header.num_choices)
+        )
 
-    def __init__(self, header: AnswerHeader, started: Started) -> None:
-        self._header = header
-        self._started = started
-        self._position = TextPosition()  # of the next token
+    def started(self, index: int, started: Started) -> bytes:
+        """A choice has started."""
+        self.choices[index].started = started
+        return self.opening(self.choices[index])
+
+    def chunk(self, index: int, chunk: Chunk) -> bytes:
+        """A choice goes on.
+
+        Raises:
+            InternalError: if it has not started.
+        """
+        return self.pieces(self._begun(index), chunk)
+
+    def finished(self, index: int, finished: Finished) -> bytes:
+        """A choice is complete; raises InternalError if it has not started."""
+        return self.closing(self._begun(index), finished)
+
+    def collect(self, index: int, event: GenerationEvent) -> None:
+        """A choice of a plain answer goes on."""
+        match event:
+            case Chunk():
+                self._begun(index).add(event)
+            case Finished():
+                self._begun(index).finish(event)
+            case Started():
+                self.choices[index].started = event
+
+    def check_complete(self) -> None:
+        """Raise InternalError if a choice is not."""
+        for choice in self.choices:
+            _ = choice.finished
+
+    def _begun(self, index: int) -> Choice:
+        choice = self.choices[index]
+        if choice.started is None:
+            raise InternalError("the generation went on before it started; try again")
+        return choice
 
     @abstractmethod
-    def _choice(self, text: str, logprobs: Json | None, reason: str | None) -> Json:
-        """The only item of a chunk's `choices`."""
+    def opening(self, choice: Choice) -> bytes:
+        """The events that tell of a choice's start."""
 
     @abstractmethod
-    def _whole_choice(self, text: str, logprobs: Json | None, reason: str) -> Json:
-        """The only item of a plain answer's `choices`."""
+    def pieces(self, choice: Choice, chunk: Chunk) -> bytes:
+        """The events of some tokens, which are to be added to the choice; empty while its text lags."""
 
     @abstractmethod
-    def _message(self, text: str) -> Json:
-        """The text, as the endpoint names and shapes it."""
+    def closing(self, choice: Choice, finished: Finished) -> bytes:
+        """The events of a choice's end, which it is to be told."""
 
     @abstractmethod
-    def _logprobs(self, tokens: Sequence[GeneratedToken]) -> Json:
-        """The tokens' logprobs in the endpoint's shape."""
+    def end(self) -> bytes:
+        """The events that end the stream, all choices complete."""
 
-    def opening(self) -> list[Json]:
-        """The chunks that tell of the start."""
-        return [self._envelope(self.chunk_kind, [self._choice("", None, None)]) | self._provenance()]
+    @abstractmethod
+    def failed(self, error: OsaiError) -> bytes:
+        """The event that ends a stream visibly."""
 
-    def piece(self, chunk: Chunk) -> list[Json]:
-        """The chunks of some tokens: none while the text lags and no logprobs were asked for."""
-        logprobs = self._logprobs(chunk.tokens) if self._header.with_logprobs and chunk.tokens else None
-        if not chunk.text and logprobs is None:
-            return []
-        return [self._envelope(self.chunk_kind, [self._choice(chunk.text, logprobs, None)])]
+    @abstractmethod
+    def whole(self) -> Json:
+        """The plain answer, all choices complete."""
 
-    def closing(self, finished: Finished) -> list[Json]:
-        """The chunks that end the stream: the reason, and the usage where it was asked for."""
-        choice = self._choice("", None, finished.reason)
-        chunks = [self._envelope(self.chunk_kind, [choice]) | {"osai": _timings(finished)}]
-        if self._header.include_usage:
-            chunks.append(self._envelope(self.chunk_kind, []) | {"usage": self._usage(finished)})
-        return chunks
+    @abstractmethod
+    def partial(self) -> Json | None:
+        """What there is of a plain answer that an error has ended; None if that is nothing."""
 
-    def whole(self, chunks: Sequence[Chunk], finished: Finished) -> Json:
-        """The plain answer."""
-        tokens = [token for chunk in chunks for token in chunk.tokens]
-        logprobs = self._logprobs(tokens) if self._header.with_logprobs else None
-        choice = self._whole_choice("".join(chunk.text for chunk in chunks), logprobs, finished.reason)
-        provenance = self._provenance()["osai"] | _timings(finished)
-        return self._envelope(self.whole_kind, [choice]) | {"usage": self._usage(finished), "osai": provenance}
+    @property
+    def first_start(self) -> Started:
+        """Of whichever choice started first; raises InternalError if none has."""
+        for choice in self.choices:
+            if choice.started is not None:
+                return choice.started
+        raise InternalError("the generation ended before it started; try again")
 
-    def partial(self, chunks: Sequence[Chunk]) -> Json:
-        """What there is of a plain answer that an error ended."""
-        text = "".join(chunk.text for chunk in chunks)
-        return self._message(text) | {"num_tokens": sum(len(chunk.tokens) for chunk in chunks)}
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Of the one prompt that all choices have."""
+        return self.first_start.num_prompt_tokens
 
-    def _envelope(self, kind: str, choices: list[Json]) -> Json:
-        envelope: Json = {
-            "id": f"{self.prefix}{self._header.answer_id}",
-            "object": kind,
-            "created": self._header.created_s,
-            "model": self._started.model_id,
-            "system_fingerprint": fingerprint(self._header.software, self._started),
-            "choices": choices,
-        }
-        return envelope | {"usage": None} if self._header.include_usage else envelope
+    @property
+    def num_cached_tokens(self) -> int:
+        """Of the prompt, that the first choice found cached: those after it share its KV, which is no saving."""
+        return self.first_start.num_cached_tokens
 
-    def _usage(self, finished: Finished) -> Json:
-        prompt, generated = finished.num_prompt_tokens, finished.num_generated_tokens
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": generated,
-            "total_tokens": prompt + generated,
-            "prompt_tokens_details": {"cached_tokens": self._started.num_cached_tokens},
-        }
-
-    def _provenance(self) -> Json:
-        stages = [
-            {"node": stage.node_id, "start": stage.span.start, "end": stage.span.end}
-            for stage in self._started.pipeline
-        ]
-        return {"osai": {"session": self._started.session_id, "seed": self._started.seed, "pipeline": stages}}
-
-
-class ChatAnswer(Answer):
-    """The answer of /v1/chat/completions."""
-
-    prefix = "chatcmpl-"
-    whole_kind = "chat.completion"
-    chunk_kind = "chat.completion.chunk"
-
-    def opening(self) -> list[Json]:
-        """The first chunk names the role."""
-        chunks = super().opening()
-        chunks[0]["choices"][0]["delta"] = {"role": "assistant", "content": ""}
-        return chunks
-
-    def _choice(self, text: str, logprobs: Json | None, reason: str | None) -> Json:
-        delta = {} if reason else {"content": text}
-        return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-
-    def _whole_choice(self, text: str, logprobs: Json | None, reason: str) -> Json:
-        return {"index": 0, **self._message(text), "logprobs": logprobs, "finish_reason": reason}
-
-    def _message(self, text: str) -> Json:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
-
-    def _logprobs(self, tokens: Sequence[GeneratedToken]) -> Json:
-        return chat_logprobs(tokens)
-
-
-class CompletionAnswer(Answer):
-    """The answer of /v1/completions."""
-
-    prefix = "cmpl-"
-    whole_kind = chunk_kind = "text_completion"
-
-    def _choice(self, text: str, logprobs: Json | None, reason: str | None) -> Json:
-        return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason}
-
-    def _whole_choice(self, text: str, logprobs: Json | None, reason: str) -> Json:
-        return self._choice(text, logprobs, reason)
-
-    def _message(self, text: str) -> Json:
-        return {"text": text}
-
-    def _logprobs(self, tokens: Sequence[GeneratedToken]) -> Json:
-        logprobs, self._position = completion_logprobs(tokens, self._position)
-        return logprobs
+    @property
+    def num_generated_tokens(self) -> int:
+        """Of all choices together."""
+        return sum(choice.finished.num_generated_tokens for choice in self.choices)
 
 
 def fingerprint(software: str, started: Started) -> str:
@@ -175,6 +155,19 @@ def fingerprint(software: str, started: Started) -> str:
     return "fp_" + sha256(f"{software}|{started.model_id}|{stages}".encode()).hexdigest()[:12]
 
 
-def _timings(finished: Finished) -> Json:
-    timings = {"ttft_s": finished.ttft_s, "decode_tokens_per_s": finished.decode_tokens_per_s}
-    return {name: value if isfinite(value) else None for name, value in timings.items()}  # JSON has no infinity
+def provenance(started: Started) -> Json:
+    """`osai`: the session, the seed that repeats the answer, and the pipeline that served it (no addresses)."""
+    stages = [{"node": stage.node_id, "start": stage.span.start, "end": stage.span.end} for stage in started.pipeline]
+    return {"session": started.session_id, "seed": started.seed, "pipeline": stages}
+
+
+def timings(finished: Finished) -> Json:
+    """The rest of `osai`, known at the end."""
+    found = {"ttft_s": finished.ttft_s, "decode_tokens_per_s": finished.decode_tokens_per_s}
+    return {name: value if isfinite(value) else None for name, value in found.items()}  # JSON has no infinity
+
+
+def provenances(choices: Sequence[Choice]) -> Json:
+    """`osai` of a plain answer: of the first choice, and of several a list of all."""
+    each = [provenance(choice.started) | timings(choice.finished) for choice in choices if choice.started is not None]
+    return each[0] if len(each) == 1 else each[0] | {"choices": each}

@@ -1,12 +1,16 @@
 """The bodies of POST /v1/chat/completions and POST /v1/completions. Pure."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import BeforeValidator, FailFast, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import FailFast, Field, PlainValidator, WithJsonSchema, model_validator
 
 from osai.coordinator.api import ChatMessage
-from osai.coordinator.gateway.schema import IDS_SCHEMA, TEXT_SCHEMA, Body, GenerationBody, Text
-from osai.coordinator.gateway.validation import MAX_TOKEN_IDS, Neutral, join_text_parts, refused, single_prompt
+from osai.coordinator.gateway.asked import ToolUse
+from osai.coordinator.gateway.openai_schema import OpenAiBody
+from osai.coordinator.gateway.schema import IDS_SCHEMA, TEXT_SCHEMA
+from osai.coordinator.gateway.tool_bodies import MAX_TOOLS, FunctionTool, NamedChoice, ToolChoice, tool_use
+from osai.coordinator.gateway.turns import Message, named_results
+from osai.coordinator.gateway.validation import MAX_TOKEN_IDS, Neutral, refused, single_prompt
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for /v1/completions; a chat goes on as far as the context holds
 
@@ -15,54 +19,24 @@ Prompt = Annotated[
     PlainValidator(single_prompt),
     WithJsonSchema({"anyOf": [TEXT_SCHEMA, {"type": "array", "items": TEXT_SCHEMA, "maxItems": 1}, IDS_SCHEMA]}),
 ]
-Content = Annotated[
-    Text,
-    BeforeValidator(join_text_parts),
-    WithJsonSchema({"anyOf": [TEXT_SCHEMA, {"type": "array", "items": {"type": "object"}}]}),
-]
-_NEUTRAL: Neutral = {"n": [1], "logit_bias": [{}]}
 
 
-class Message(Body):
-    """One turn of a chat. `developer` is what newer models call `system`."""
-
-    neutral: ClassVar[Neutral] = {
-        "refusal": [],
-        "annotations": [[]],
-        "tool_calls": [[]],
-        "audio": [],
-        "function_call": [],
-        "name": [],
-    }
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
-
-    def turn(self) -> ChatMessage:
-        """The turn as chat templates know it."""
-        return ChatMessage(role="system" if self.role == "developer" else self.role, content=self.content)
-
-
-class ChatBody(GenerationBody):
+class ChatBody(OpenAiBody):
     """POST /v1/chat/completions."""
 
     logprobs_name: ClassVar[str] = "top_logprobs"
     neutral: ClassVar[Neutral] = {
-        **_NEUTRAL,
         "audio": [],
         "function_call": ["none", "auto"],
         "functions": [[]],
         "modalities": [["text"]],
         "moderation": [],
-        "parallel_tool_calls": [True, False],
         "prediction": [],
         "prompt_cache_options": [],
         "prompt_cache_retention": [],
         "reasoning_effort": [],
-        "response_format": [{"type": "text"}],
         "service_tier": ["auto", "default"],
         "store": [False],
-        "tool_choice": ["none", "auto"],
-        "tools": [[]],
         "verbosity": [],
         "web_search_options": [],
     }
@@ -70,6 +44,9 @@ class ChatBody(GenerationBody):
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKEN_IDS)
     logprobs: bool = False
     top_logprobs: int = 0
+    tools: list[FunctionTool] = Field(default_factory=list, max_length=MAX_TOOLS)
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
     safety_identifier: str | None = None  # a label, like `user`
     prompt_cache_key: str | None = None  # a hint that changes no answer
 
@@ -83,7 +60,17 @@ class ChatBody(GenerationBody):
 
     def asked_prompt(self) -> tuple[ChatMessage, ...]:
         """The turns, for the model's chat template."""
-        return tuple(message.turn() for message in self.messages)
+        return named_results([message.turn() for message in self.messages])
+
+    def asked_tools(self) -> ToolUse | None:
+        """As `tools` and `tool_choice` have it."""
+        choice = self.tool_choice
+        return tool_use(
+            [tool.function for tool in self.tools],
+            mode="required" if isinstance(choice, NamedChoice) else choice,
+            only=choice.function.name if isinstance(choice, NamedChoice) else "",
+            parallel=self.parallel_tool_calls,
+        )
 
     def asked_tokens(self) -> int | None:
         """Either name of the bound."""
@@ -94,11 +81,11 @@ class ChatBody(GenerationBody):
         return self.top_logprobs if self.logprobs else None
 
 
-class CompletionBody(GenerationBody):
+class CompletionBody(OpenAiBody):
     """POST /v1/completions."""
 
     logprobs_name: ClassVar[str] = "logprobs"
-    neutral: ClassVar[Neutral] = {**_NEUTRAL, "best_of": [1], "echo": [False], "suffix": [""]}
+    neutral: ClassVar[Neutral] = {"best_of": [1], "echo": [False], "suffix": [""]}
     prompt: Prompt
     logprobs: int | None = None
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from osai.coordinator.gateway.delivery import REQUEST_ID, STOPPING, error_response, internal_error
+from osai.coordinator.gateway.delivery import STOPPING
+from osai.coordinator.gateway.error_response import REQUEST_ID, error_response, internal_error
 from osai.coordinator.gateway.metrics import Metrics
 from osai.core.errors import UnavailableError
 

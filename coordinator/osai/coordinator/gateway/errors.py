@@ -96,6 +96,29 @@ def http_error(error: errors.OsaiError) -> HttpError:
     )
 
 
+_ANTHROPIC_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def anthropic_error(error: HttpError, request_id: str) -> HttpError:
+    """The same error in Anthropic's shape."""
+    kind = _ANTHROPIC_KINDS.get(error.status, "api_error")
+    told = {"type": kind, "message": error.body["error"]["message"]}
+    more = {name: value for name, value in error.body["error"].items() if name == "partial"}
+    body = {"type": "error", "error": told | more, "request_id": request_id}
+    return HttpError(status=error.status, body=body, headers=error.headers)
+
+
 def _headers(error: errors.OsaiError, rule: _Rule) -> dict[str, str]:
     headers = {} if rule.challenge is None else {"WWW-Authenticate": rule.challenge}
     if rule.retry_after_s is not None:

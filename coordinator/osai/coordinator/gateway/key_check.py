@@ -6,7 +6,7 @@ from contextlib import suppress
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from osai.coordinator.gateway.delivery import error_response
+from osai.coordinator.gateway.error_response import error_response
 from osai.coordinator.keys.caller import caller_of
 from osai.coordinator.keys.keyring import Keyring
 from osai.core.errors import UnauthenticatedError
@@ -14,6 +14,12 @@ from osai.core.errors import UnauthenticatedError
 KEYED = ("/v1/", "/api/")
 DROPPED_BYTES = 2**20  # of a refused body are read: an answer in mid-upload would be lost in a reset
 DROP_DEADLINE_S = 2.0
+
+
+def authorization_of(headers: Headers) -> str | None:
+    """The header `Authorization`, or what it would be where the key comes as Anthropic's clients send it."""
+    key = headers.get("x-api-key")
+    return headers.get("authorization") or (None if key is None else f"Bearer {key}")
 
 
 class KeyCheck:
@@ -30,7 +36,7 @@ class KeyCheck:
         """Answer 401, or pass the request on."""
         if scope["type"] == "http" and scope["path"].startswith(KEYED):
             try:
-                caller_of(self._keyring, Headers(scope=scope).get("authorization"))
+                caller_of(self._keyring, authorization_of(Headers(scope=scope)))
             except UnauthenticatedError as e:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(DROP_DEADLINE_S):

@@ -35,7 +35,18 @@ class Metrics:
             "osai_sessions_running", "Generations under way, those that wait to start included.", ("api",),
             registry=registry,
         )  # fmt: skip
+        self.requests_running = Gauge(
+            "osai_num_requests_running", "Generations whose session is open.", by_model, registry=registry
+        )
+        self.queue_s = Histogram(
+            "osai_request_queue_time_seconds", "That a request waited for KV to come free.", by_model,
+            buckets=_TTFT_BUCKETS_S, registry=registry,
+        )  # fmt: skip
         self.prompt_tokens = Counter("osai_prompt_tokens", "Prompt tokens taken in.", by_model, registry=registry)
+        self.cached_tokens = Counter(
+            "osai_prefix_cache_hit_tokens", "Prompt tokens whose KV all stages had already.", by_model,
+            registry=registry,
+        )  # fmt: skip
         self.generation_tokens = Counter("osai_generation_tokens", "Tokens given out.", by_model, registry=registry)
         self.ttft_s = Histogram(
             "osai_time_to_first_token_seconds", "From the request to its first token.", by_model,
@@ -43,6 +54,10 @@ class Metrics:
         )  # fmt: skip
         self.inter_token_s = Histogram(
             "osai_inter_token_latency_seconds", "Between one token and the next.", by_model,
+            buckets=_TOKEN_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self.token_s = Histogram(
+            "osai_time_per_output_token_seconds", "Mean of a whole generation, after its first token.", by_model,
             buckets=_TOKEN_BUCKETS_S, registry=registry,
         )  # fmt: skip
         self.recoveries = Counter(
@@ -83,7 +98,9 @@ class SwarmCollector(Collector):
         least = GaugeMetricFamily(
             "osai_model_replicas_least", "Ready nodes of the layer that has the fewest.", labels=("model",)
         )
-        queued = GaugeMetricFamily("osai_model_queued", "Requests that wait for KV to come free.", labels=("model",))
+        queued = GaugeMetricFamily(
+            "osai_num_requests_waiting", "Requests that wait for KV to come free.", labels=("model",)
+        )
         for model in view.models:
             layers.add_metric((model.model_id,), model.num_layers)
             covered.add_metric((model.model_id,), sum(replicas > 0 for replicas in model.replicas))

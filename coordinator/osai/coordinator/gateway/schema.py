@@ -1,33 +1,33 @@
 """What both generating endpoints take, and how it becomes a GenerationRequest. Pure."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, ClassVar, Self
+from functools import cache
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     PlainValidator,
     WithJsonSchema,
     model_validator,
 )
 
 from osai.coordinator.api import ChatMessage, GenerationRequest
+from osai.coordinator.gateway.asked import Asked, ToolUse
 from osai.coordinator.gateway.errors import ParameterError
 from osai.coordinator.gateway.validation import (
     MAX_STOP_STRINGS,
-    MAX_TOKEN_IDS,
     Neutral,
     drop_neutral,
     operator_keys,
-    refused,
     stop_strings,
     token_ids,
     well_formed,
 )
 from osai.core.errors import InvalidRequestError
+from osai.core.grammar import Grammar
 from osai.core.operators import MAX_TRUSTED
 from osai.core.sampling import SamplingParams
 
@@ -48,6 +48,19 @@ Operators = Annotated[
 ]
 
 
+def _as_it_is_read(document: dict[str, Any], kind: type[BaseModel]) -> None:
+    """Complete a body's JSON schema: null is the same as leaving out, and neutral values are taken."""
+    properties = document.setdefault("properties", {})
+    required = document.get("required", ())
+    for name, described in properties.items():
+        if name not in required:
+            outer = {key: described.pop(key) for key in ("default", "title") if key in described}
+            options = described["anyOf"] if described.keys() == {"anyOf"} else [described]
+            properties[name] = outer | {"anyOf": [*options, {"type": "null"}]}
+    if issubclass(kind, Body):
+        properties |= {name: {"enum": [*values, None]} for name, values in kind.neutral.items()}
+
+
 class Body(BaseModel):
     """A JSON object of a request: nothing unknown passes, nothing is coerced; null is the same as leaving out.
 
@@ -55,55 +68,40 @@ class Body(BaseModel):
         neutral: the parameters that are understood but not supported, each with the values that leave it off.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, json_schema_extra=_as_it_is_read
+    )
     neutral: ClassVar[Neutral] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _drop_neutral(cls, body: object) -> object:
-        return drop_neutral(body, known=cls.model_fields, neutral=cls.neutral)
+        return drop_neutral(body, known=cls.known(), neutral=cls.neutral)
 
-
-class StreamOptions(Body):
-    """`stream_options`."""
-
-    neutral: ClassVar[Neutral] = {"include_obfuscation": [False]}
-    include_usage: bool = False
+    @classmethod
+    @cache
+    def known(cls) -> frozenset[str]:
+        """The parameters that are supported, by the names that clients know."""
+        return frozenset(its.alias or name for name, its in cls.model_fields.items())
 
 
 class GenerationBody(Body, ABC):
-    """What both endpoints take. The sampling parameters' bounds are SamplingParams' own.
-
-    `user` and `metadata` are labels for OpenAI's own bookkeeping; they are accepted, and nothing is kept of them.
-    """
+    """What every generating endpoint takes. The sampling parameters' bounds are SamplingParams' own."""
 
     logprobs_name: ClassVar[str]  # the parameter that becomes SamplingParams.num_logprobs
 
     model: Text = ""
     stream: bool = False
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKEN_IDS)
-    stop: Stops = ()
-    temperature: float = 1.0  # OpenAI's default; osai's own is greedy
+    temperature: float = 1.0  # OpenAI's and Anthropic's default; osai's own is greedy
     top_p: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
     # osai's extensions, named as in other servers
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    seed: int | None = None
     ignore_eos: bool = False
     stop_token_ids: TokenIds = ()
     trusted_operators: Operators = frozenset()  # osai's own: public keys in hex, of whose nodes alone may serve it
-
-    @model_validator(mode="after")
-    def _check_stream_options(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise refused("only allowed when stream is true", step="stream_options")
-        return self
 
     @abstractmethod
     def asked_prompt(self) -> str | tuple[int, ...] | tuple[ChatMessage, ...]:
@@ -117,40 +115,72 @@ class GenerationBody(Body, ABC):
     def asked_logprobs(self) -> int | None:
         """Alternatives to report for each token; None for no logprobs at all."""
 
-    @property
-    def include_usage(self) -> bool:
-        """Whether a last chunk of the stream reports the usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
+    def asked_stop(self) -> tuple[str, ...]:
+        """Strings that end the generation."""
+        return ()
 
-    def generation(self, *, drawn_seed: int) -> GenerationRequest:
-        """The request to the coordinator; `drawn_seed` serves where the client gave none.
+    def asked_grammar(self) -> Grammar | None:
+        """What the answer must be; None for any text. Raises ParameterError if that can't be asked for."""
+        return None
+
+    def asked_tools(self) -> ToolUse | None:
+        """The tools that may be called; None if there are none. Raises ParameterError if they can't be."""
+        return None
+
+    def num_choices(self) -> int:
+        """How many answers are generated."""
+        return 1
+
+    def with_usage(self) -> bool:
+        """Whether a last chunk of the stream reports the usage, where the API leaves that to the client."""
+        return False
+
+    def asked(self, *, drawn_seed: int) -> Asked:
+        """All that is asked for; `drawn_seed` serves where the client gave none.
 
         Raises:
-            ParameterError: if a sampling parameter is out of its bounds.
+            ParameterError: if a parameter is out of its bounds, or several don't go together.
+        """
+        return Asked(
+            request=self.generation(drawn_seed=drawn_seed),
+            num_choices=self.num_choices(),
+            stream=self.stream,
+            include_usage=self.with_usage(),
+            tool_use=self.asked_tools(),
+        )
+
+    def generation(self, *, drawn_seed: int) -> GenerationRequest:
+        """The request to the coordinator, its tools not among it.
+
+        Raises:
+            ParameterError: as of `asked`.
         """
         return GenerationRequest(
             model_id=self.model,
             prompt=self.asked_prompt(),
             sampling=self._sampling(drawn_seed if self.seed is None else self.seed),
             max_tokens=self.asked_tokens(),
-            stop=self.stop,
+            stop=self.asked_stop(),
             stop_token_ids=self.stop_token_ids,
             ignore_eos=self.ignore_eos,
             trusted_operators=self.trusted_operators,
+            grammar=self.asked_grammar(),
         )
 
-    def _sampling(self, seed: int) -> SamplingParams:
-        values: dict[str, Any] = {
+    def sampling_values(self, seed: int) -> dict[str, Any]:
+        """Fields of SamplingParams."""
+        return {
             "temperature": self.temperature,
             "top_k": self.top_k,
             "top_p": self.top_p,
             "min_p": self.min_p,
             "repetition_penalty": self.repetition_penalty,
-            "presence_penalty": self.presence_penalty,
-            "frequency_penalty": self.frequency_penalty,
             "seed": seed,
             "num_logprobs": self.asked_logprobs(),
         }
+
+    def _sampling(self, seed: int) -> SamplingParams:
+        values = self.sampling_values(seed)
         for name, value in values.items():  # one by one, so that the error can name its parameter
             try:
                 SamplingParams(**{name: value})

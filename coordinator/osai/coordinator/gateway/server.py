@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,6 +12,7 @@ from typing import Self
 import uvicorn
 from starlette.types import ASGIApp
 
+from osai.coordinator.gateway.connection import BoundedHead
 from osai.coordinator.gateway.listener import bind_listener
 from osai.core.errors import SetupError
 
@@ -51,6 +52,7 @@ class HttpServer:
         tls: tuple[Path, Path] | None = None,
         flag: str = "--http",
         stop_deadline_s: float = 5.0,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         """Keep what `start` needs.
 
@@ -61,6 +63,7 @@ class HttpServer:
             tls: files of its certificate chain and key, PEM; None for plain HTTP.
             flag: the command-line flag that sets the address, for error messages.
             stop_deadline_s: how long `stop` waits for running requests before it cancels them.
+            on_stop: is called when a stop begins, to end what would never end by itself.
         """
         self._app = app
         self._host = host
@@ -68,6 +71,7 @@ class HttpServer:
         self._tls = tls
         self._flag = flag
         self._stop_deadline_s = stop_deadline_s
+        self._on_stop = on_stop
         self._bound: tuple[str, int] | None = None
         self._server: _Uvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -127,6 +131,7 @@ class HttpServer:
             return
         serving, self._serving = self._serving, None
         state = self._server.server_state
+        self._on_stop()
         self._server.should_exit = True
         try:
             async with asyncio.timeout(self._stop_deadline_s + _CANCEL_DEADLINE_S):
@@ -150,7 +155,7 @@ class HttpServer:
     def _config(self) -> uvicorn.Config:
         return uvicorn.Config(
             self._app,
-            http="h11",  # the one that comes with uvicorn
+            http=BoundedHead,
             ws="none",
             lifespan="off",  # a failing one would leave by sys.exit
             log_config=None,  # logging is the process's own matter

@@ -1,6 +1,7 @@
 """Server-sent events as ASGI messages."""
 
 import json
+from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,14 +20,14 @@ def stream_start() -> Message:
     return {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
 
 
-def stream_part(payloads: list[Json]) -> Message:
+def stream_part(body: bytes) -> Message:
     """The message that carries some events, with more to come."""
-    return {"type": "http.response.body", "body": encode_events(payloads), "more_body": True}
+    return {"type": "http.response.body", "body": body, "more_body": True}
 
 
-def stream_comment(text: str) -> Message:
-    """The message that carries a comment, which clients skip: it keeps the connection alive, and shows what goes on."""
-    return {"type": "http.response.body", "body": b": " + " ".join(text.split()).encode() + b"\n\n", "more_body": True}
+def stream_comment(text: str) -> bytes:
+    """A comment, which clients skip: it keeps the connection alive, and shows what goes on."""
+    return b": " + " ".join(text.split()).encode() + b"\n\n"
 
 
 def stream_end(body: bytes) -> ASGIApp:
@@ -38,7 +39,17 @@ def stream_end(body: bytes) -> ASGIApp:
     return end
 
 
-def encode_events(payloads: list[Json]) -> bytes:
+def encode_events(payloads: Sequence[Json]) -> bytes:
     """One event a payload."""
-    texts = (json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False) for payload in payloads)
-    return b"".join(b"data: " + text.encode() + b"\n\n" for text in texts)
+    return b"".join(b"data: " + _encoded(payload) + b"\n\n" for payload in payloads)
+
+
+def encode_named(payloads: Sequence[Json]) -> bytes:
+    """One event a payload, of the name that its `type` is."""
+    return b"".join(
+        b"event: " + str(payload["type"]).encode() + b"\ndata: " + _encoded(payload) + b"\n\n" for payload in payloads
+    )
+
+
+def _encoded(payload: Json) -> bytes:
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

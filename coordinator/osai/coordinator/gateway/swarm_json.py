@@ -5,6 +5,7 @@ from math import isfinite
 
 from osai.coordinator.api import ModelView, SwarmView
 from osai.coordinator.gateway.errors import Json
+from osai.coordinator.health.redaction import redacted
 
 
 def swarm_json(view: SwarmView) -> Json:
@@ -16,8 +17,11 @@ def swarm_json(view: SwarmView) -> Json:
     for model, described in zip(view.models, body["models"], strict=True):
         described["covered"] = model.covered
         del described["routable"]  # a part of that
+        del described["tools"]  # of use to this front door alone
     for node in body["nodes"]:
         node["uptime_s"] = node["uptime_s"] if isfinite(node["uptime_s"]) else None  # JSON has no infinity
+        for said in (node, *node["spans"]):
+            said.update({name: redacted(text) for name, text in said.items() if isinstance(text, str)})
     return body
 
 

@@ -1,16 +1,18 @@
 """What the request models share: unsupported parameters, several forms of one thing, errors with a path. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from osai.coordinator.gateway.errors import ParameterError
 from osai.core.errors import InvalidRequestError
 from osai.core.operators import trusted_operators_of_hex
+from osai.core.sampling import MAX_BIAS
 
 MAX_STOP_STRINGS = 4  # as OpenAI's
 MAX_TOKEN_ID = 2**31 - 1  # what the wire carries; the model's vocabulary bounds it further
 MAX_TOKEN_IDS = 2**20  # in a list: past every context, and a list that is checked in some 50 ms
+_MAX_DIGITS = 10  # of a token id
 Neutral = Mapping[str, Sequence[object]]  # parameters, each with the values that change nothing
 _NO_OBJECT = frozenset({"missing", "model_type", "model_attributes_type", "dict_type"})  # pydantic's types of error
 _OURS = "osai."  # marks our own errors among pydantic's; OpenAI's `code` follows
@@ -21,7 +23,7 @@ def refused(message: str, *, code: str = "invalid_value", step: str = "") -> Pyd
     return PydanticCustomError(f"{_OURS}{code}", "{message}", {"message": message, "step": step})
 
 
-def drop_neutral(body: object, *, known: Mapping[str, object], neutral: Neutral) -> object:
+def drop_neutral(body: object, *, known: Collection[str], neutral: Neutral) -> object:
     """Take out parameters that ask for nothing: null, or an unsupported one at the value which leaves it off.
 
     Args:
@@ -139,3 +141,19 @@ def parameter_error(detail: ErrorDetails) -> ParameterError:
 
 def _joined(path: Sequence[int | str]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+def biases(value: object) -> object:
+    """`logit_bias`, whose keys are token ids as strings, as pairs; what is no object is left to pydantic."""
+    if not isinstance(value, dict):
+        return value
+    found = []
+    for key, bias in value.items():
+        if not (key.isascii() and key.isdecimal() and len(key) <= _MAX_DIGITS and int(key) <= MAX_TOKEN_ID):
+            raise refused("a key is a token id, written as a string", step=key)
+        if type(bias) not in {int, float}:
+            raise refused("a bias is a number", step=key)
+        if not -MAX_BIAS <= bias <= MAX_BIAS:  # also catches NaN
+            raise refused(f"a bias lies between -{MAX_BIAS:g} and {MAX_BIAS:g}", step=key)
+        found.append((int(key), float(bias)))
+    return tuple(found)
