@@ -1,65 +1,112 @@
-"""Renders the health page and serves it with its two files."""
+"""Renders the health page: the parts that are live, once for all readers, and the page around them. Pure."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 
-from fastapi import APIRouter, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from starlette.responses import HTMLResponse, Response
 
 from osai.coordinator.api import SwarmView
-from osai.coordinator.health.view import model_card, node_row, page_view, rank
+from osai.coordinator.health.cards import hosts_of, model_card
+from osai.coordinator.health.energy import CPU_CORE_W, OTHER_GPU_W
+from osai.coordinator.health.figures import Figures
+from osai.coordinator.health.rows import node_row, rank
+from osai.coordinator.health.view import contributors, page_frame, summary
 
-REFRESH_S = 5  # seconds between refreshes of an open page: its reader sees a departure about when the swarm does
-MODELS_BYTES = 22_000  # about a dozen models of 80 layers
-NODES_BYTES = 28_000  # about 60 nodes
-_PACKAGE = "osai.coordinator.health"
-_PAGE_HEADERS = {
-    # Names on the page come from strangers. They are escaped; should one ever slip through, nothing of it may run.
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-_ASSET_HEADERS = {"Cache-Control": "max-age=300", "X-Content-Type-Options": "nosniff"}
+REFRESH_S = 5  # between refreshes of an open page without scripts: it sees a departure about when the swarm does
+MODELS_BYTES = 36_000  # about 20 models of 80 layers
+NODES_BYTES = 24_000  # of a page of nodes
+CHOICES_BYTES = 1_500  # of the try-it box: more models than anybody looks through
+NODES_A_PAGE = 25
+PACKAGE = "osai.coordinator.health"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What is live on the page, as HTML by the part's name; the names of models' parts in order."""
+
+    html: Mapping[str, str]
+    models: tuple[str, ...]
+    title: str
 
 
 class HealthPage:
-    """The page's template, ready to be filled with a swarm's view."""
+    """The page's templates, ready to be filled with a swarm's view."""
 
     def __init__(self) -> None:
         environment = Environment(
-            loader=PackageLoader(_PACKAGE),
+            loader=PackageLoader(PACKAGE),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._page = environment.get_template("page.html.j2")
-        self._model = environment.get_template("model.html.j2")
-        self._node = environment.get_template("node.html.j2")
+        names = ("page", "summary", "model", "nodes", "node", "contributors")
+        self._templates = {name: environment.get_template(f"{name}.html.j2") for name in names}
 
-    def html(self, view: SwarmView, *, own_url: str, now_s: float, num_recoveries: int = 0) -> str:
-        """The page; `own_url` is where its reader found it, `now_s` the time to show in seconds since 1970.
+    def parts(self, view: SwarmView, figures: Figures, *, now_s: float) -> Parts:
+        """What is live, the first page of nodes among it. `now_s`: the time to show, seconds since 1970.
 
-        `num_recoveries` are the times that a generation went on over another pipeline since the coordinator started.
-
-        It stays under 60 KB: models and nodes that do not fit are counted, and linked.
+        It stays under 80 KB: models that do not fit are counted and linked, and nodes have pages.
         """
-        cards = (self._model.render(model=model_card(model)) for model in view.models)
-        rows = (self._node.render(node=node_row(node)) for node in sorted(view.nodes, key=rank))
-        return self._page.render(
-            page=page_view(view, own_url=own_url),
-            num_recoveries=num_recoveries,
-            models=fitting(cards, MODELS_BYTES),
-            nodes=fitting(rows, NODES_BYTES),
-            now=datetime.fromtimestamp(now_s, UTC),
-            refresh_s=REFRESH_S,
+        hosts = hosts_of(view)
+        cards = (
+            self._filled("model", model=model_card(model, figures, hosts.get(model.model_id, [])))
+            for model in view.models
         )
+        models = {f"m{i}": html for i, html in enumerate(fitting(cards, MODELS_BYTES))}
+        head = summary(view, figures)
+        now = datetime.fromtimestamp(now_s, UTC)
+        html = {
+            "asof": f'As of <time datetime="{now.isoformat(timespec="seconds")}">{now.strftime("%H:%M:%S")} UTC</time>',
+            "summary": self._filled("summary", s=head),
+            **models,
+            "nodes": self.nodes(view, figures, page=1),
+            "contributors": self._filled("contributors", c=contributors(figures)),
+        }
+        title = f"{head.num_servable}/{head.num_models} models servable"
+        return Parts(html=html, models=tuple(models), title=title)
+
+    def nodes(self, view: SwarmView, figures: Figures, *, page: int) -> str:
+        """One page of nodes, counted from 1; the last one where there are fewer."""
+        num_pages = max(1, -(-len(view.nodes) // NODES_A_PAGE))
+        page = min(max(page, 1), num_pages)
+        start = (page - 1) * NODES_A_PAGE
+        shown = sorted(view.nodes, key=rank)[start : start + NODES_A_PAGE]
+        rows = fitting((self._filled("node", node=node_row(node, figures)) for node in shown), NODES_BYTES)
+        left_out = len(shown) - len(rows)
+        return self._filled(
+            "nodes", rows=rows, page=page, num_pages=num_pages, num_nodes=len(view.nodes), num_left_out=left_out
+        )
+
+    def around(
+        self, parts: Parts, view: SwarmView, *, own_url: str, frame_id: str, keyed: bool, nodes_page: int
+    ) -> str:
+        """The whole page for one reader, who found it at `own_url`; `keyed`: the API asks for keys."""
+        frame = page_frame(view, own_url=own_url)
+        return self._filled(
+            "page",
+            page=frame,
+            choices=fitting(frame.models, CHOICES_BYTES),
+            title=parts.title,
+            parts=parts.html,
+            models=parts.models,
+            num_models=len(view.models),
+            nodes_page=nodes_page,
+            frame_id=frame_id,
+            keyed=keyed,
+            refresh_s=REFRESH_S,
+            other_gpu_w=OTHER_GPU_W,
+            cpu_core_w=CPU_CORE_W,
+        )
+
+    def html(self, view: SwarmView, *, own_url: str, now_s: float, figures: Figures | None = None) -> str:
+        """The page of a moment."""
+        parts = self.parts(view, figures or Figures(), now_s=now_s)
+        return self.around(parts, view, own_url=own_url, frame_id="", keyed=False, nodes_page=1)
+
+    def _filled(self, template: str, **values: object) -> str:
+        return self._templates[template].render(**values)
 
 
 def fitting(parts: Iterable[str], max_bytes: int) -> list[str]:
@@ -71,35 +118,3 @@ def fitting(parts: Iterable[str], max_bytes: int) -> list[str]:
             break
         taken.append(part)
     return taken
-
-
-def health_routes(
-    swarm: Callable[[], SwarmView], wall_clock: Callable[[], float], num_recoveries: Callable[[], int]
-) -> APIRouter:
-    """`/`, its style and its script, and docs/privacy.md."""
-    router = APIRouter(include_in_schema=False)
-    health_page = HealthPage()
-    static = files(_PACKAGE) / "static"
-    style = (static / "page.css").read_bytes()
-    script = (static / "page.js").read_bytes()
-    privacy = (static / "privacy.md").read_bytes()  # a copy: docs/ is in no wheel
-
-    @router.get("/")
-    async def page(request: Request) -> Response:
-        own_url = str(request.base_url)
-        html = health_page.html(swarm(), own_url=own_url, now_s=wall_clock(), num_recoveries=num_recoveries())
-        return HTMLResponse(html, headers=_PAGE_HEADERS)
-
-    @router.get("/static/page.css")
-    async def page_style() -> Response:
-        return Response(style, media_type="text/css", headers=_ASSET_HEADERS)
-
-    @router.get("/static/page.js")
-    async def page_script() -> Response:
-        return Response(script, media_type="text/javascript", headers=_ASSET_HEADERS)
-
-    @router.get("/privacy")
-    async def privacy_text() -> Response:
-        return Response(privacy, media_type="text/plain; charset=utf-8", headers=_ASSET_HEADERS)
-
-    return router
