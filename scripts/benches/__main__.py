@@ -7,9 +7,11 @@ from scripts.benches import (
     batch,
     churn,
     fairness,
+    gateway,
     gpu,
     hop,
     memory,
+    page,
     peer,
     prefill,
     recovery,
@@ -43,6 +45,8 @@ BENCHES: dict[str, Bench] = {
     "churn": lambda: churn.run(churn.Options()),
     "verify": lambda: verify.run(verify.Options()),
     "spread": lambda: spread.run(spread.Options()),
+    "page": lambda: page.run(page.Options()),
+    "gateway": lambda: gateway.run(gateway.Options()),
     "gpu": lambda: gpu.run(gpu.Options()),
 }
 
@@ -54,7 +58,9 @@ def main() -> None:
 
 
 for module in (
-    *(step, single, batch, prefill, fairness, peer, memory, wire, wan, route, recovery, churn, verify, spread, gpu),
+    *(step, single, batch, prefill, fairness, peer, memory, wire, wan, route, recovery, churn, verify, spread, page),
+    gateway,
+    gpu,
 ):
     main.add_command(module.command)
 

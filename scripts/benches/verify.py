@@ -33,8 +33,11 @@ class Turns:
     one_sha256: list[float] = field(default_factory=list)
     cold: list[float] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
     sha256_cpu_s: list[float] = field(default_factory=list)
     warm_cpu_s: list[float] = field(default_factory=list)
+    cold_cpu_s: list[float] = field(default_factory=list)
+    bare_cpu_s: list[float] = field(default_factory=list)
 
 
 async def run(options: Options) -> Result:
@@ -45,10 +48,10 @@ async def run(options: Options) -> Result:
         for i in range(options.repeats):
             found = await child.ask({"do": "turn"}, TURN_DEADLINE_S)
             num_bytes = int(found["num_bytes"])
-            for name in ("disk", "sha256", "one_sha256", "cold", "warm"):
+            for name in ("disk", "sha256", "one_sha256", "cold", "warm", "bare"):
                 getattr(turns, name).append(float(found["rates"][name]))
-            turns.sha256_cpu_s.append(float(found["cpu_s"]["sha256"]))
-            turns.warm_cpu_s.append(float(found["cpu_s"]["warm"]))
+            for name in ("sha256", "warm", "cold", "bare"):
+                getattr(turns, f"{name}_cpu_s").append(float(found["cpu_s"][name]))
             bound = f"disk {show(turns.disk[-1])}, SHA-256 {show(turns.one_sha256[-1])}"
             note(f"{i + 1} of {options.repeats}: {show(turns.cold[-1])} verified; {bound}")
     return _result(options, model.title, turns, num_bytes)
@@ -61,13 +64,18 @@ def _result(options: Options, title: str, turns: Turns, num_bytes: int) -> Resul
         "verified load / slower of disk and SHA-256 in one thread": (turns.cold, bound, GOAL),
         f"verified load / slower of disk and SHA-256 in {num_threads()}": (turns.cold, tight, None),
         f"the same in the page cache / SHA-256 in {num_threads()}": (turns.warm, turns.sha256, None),
+        f"verified load / bare reading and hashing in {num_threads()}": (turns.cold, turns.bare, None),
+        "bare reading and hashing / slower of disk and SHA-256 in one thread": (turns.bare, bound, None),
     }
     figures = [
         Figure(name=name, unit=GIGABYTES_A_SECOND, compared=Comparison.of(mine, other), goal=goal)
         for name, (mine, other, goal) in named.items()
     ]
-    cpu = Comparison.of(turns.sha256_cpu_s, turns.warm_cpu_s)
-    figures.append(Figure(name="CPU time of SHA-256 / of the load in the page cache", unit=SECONDS, compared=cpu))
+    for name, mine, other in (
+        ("CPU time of SHA-256 / of the load in the page cache", turns.sha256_cpu_s, turns.warm_cpu_s),
+        ("CPU time of the load / of bare reading and hashing", turns.cold_cpu_s, turns.bare_cpu_s),
+    ):
+        figures.append(Figure(name=name, unit=SECONDS, compared=Comparison.of(mine, other)))
     return Result(
         name="verify",
         title=f"reading and verifying the {num_bytes / 1e6:.0f} MB of a {title} out of a folder",
@@ -77,6 +85,7 @@ def _result(options: Options, title: str, turns: Turns, num_bytes: int) -> Resul
             f"Disk: the same ranges with pread in {num_threads()} threads, into memory that is used again.",
             f"Load: in {num_threads()} threads, as transformers' loader has it on this machine, into new memory.",
             "SHA-256: as many bytes out of memory.",
+            "Bare: preadv into a new tensor's memory, and hashlib there, without osai: what this machine allows.",
             "Cold: the files are taken out of this machine's page cache (posix_fadvise).",
             "A virtual machine's host may still have them in memory: then its disk is that fast, for both sides.",
         ),

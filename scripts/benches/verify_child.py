@@ -5,8 +5,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.benches.machine import num_cores
@@ -35,11 +36,12 @@ def main(folder: Path) -> None:
         "one_sha256": lambda: _hash(contents, 1),
         "cold": lambda: _load(folder, signed),
         "warm": lambda: _load(folder, signed),
+        "bare": lambda: _bare(folder, signed),
     }
     for _ in sys.stdin:
         rates, cpu_s = {}, {}
         for name, way in ways.items():
-            if name in {"disk", "cold"}:
+            if name in {"disk", "cold", "bare"}:
                 _forget(folder)
             before_s = time.process_time()
             rates[name] = num_bytes / _seconds(way)
@@ -68,21 +70,52 @@ def _forget(folder: Path) -> None:
 
 def _read(folder: Path, chunks: list[Chunk]) -> None:
     """The ranges that the loader reads, into memory that is there already."""
-    files = {name: os.open(folder / name, os.O_RDONLY) for name in {chunk.file for chunk in chunks}}
     memories = [bytearray(max(chunk.size_bytes for chunk in chunks)) for _ in range(num_threads())]
+    with _opened(folder, chunks) as files:
 
-    def read(part: int) -> None:
-        for chunk in chunks[part :: num_threads()]:
-            view, filled = memoryview(memories[part])[: chunk.size_bytes], 0
-            while filled < chunk.size_bytes:
-                count = os.preadv(files[chunk.file], [view[filled:]], chunk.begin + filled)
-                if not count:
-                    raise SetupError(f"{chunk.file} ends too early: make the checkpoint anew")
-                filled += count
+        def read(part: int) -> None:
+            for chunk in chunks[part :: num_threads()]:
+                _fill(files[chunk.file], chunk, memoryview(memories[part])[: chunk.size_bytes])
 
-    _in_threads(read, num_threads())
-    for descriptor in files.values():
-        os.close(descriptor)
+        _in_threads(read, num_threads())
+
+
+def _bare(folder: Path, signed: SignedManifest) -> None:
+    """Each tensor read with preadv into new memory, and hashed there: what a loader can't do without."""
+    import torch  # noqa: PLC0415 - not before the cores are set
+
+    tensors = [(entry, signed.manifest.chunks_of(entry)) for entry in signed.manifest.tensors]
+    with _opened(folder, [chunk for _, chunks in tensors for chunk in chunks]) as files:
+
+        def load(part: int) -> None:
+            for entry, chunks in tensors[part :: num_threads()]:
+                memory = torch.empty(entry.size_bytes, dtype=torch.uint8).numpy().data
+                for chunk in chunks:
+                    own = memory[chunk.begin - entry.begin : chunk.end - entry.begin]
+                    _fill(files[chunk.file], chunk, own)
+                    hashlib.sha256(own).digest()
+
+        _in_threads(load, num_threads())
+
+
+@contextmanager
+def _opened(folder: Path, chunks: list[Chunk]) -> Iterator[dict[str, int]]:
+    """File descriptors by name."""
+    files = {name: os.open(folder / name, os.O_RDONLY) for name in {chunk.file for chunk in chunks}}
+    try:
+        yield files
+    finally:
+        for descriptor in files.values():
+            os.close(descriptor)
+
+
+def _fill(file: int, chunk: Chunk, memory: memoryview) -> None:
+    filled = 0
+    while filled < len(memory):
+        count = os.preadv(file, [memory[filled:]], chunk.begin + filled)
+        if not count:
+            raise SetupError(f"{chunk.file} ends too early: make the checkpoint anew")
+        filled += count
 
 
 def _hash(contents: list[bytes], num_threads: int) -> None:

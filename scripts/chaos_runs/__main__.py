@@ -7,8 +7,8 @@ import click
 import uvloop
 from scripts.chaos_runs import coordinators, kills, last_replica, leaves, partitions, soak, stops
 from scripts.chaos_runs.arena import Experiment
-from scripts.chaos_runs.attacks import run_attacks
 from scripts.chaos_runs.campaign import Campaign
+from scripts.chaos_runs.trust import FULL_COUNT, run_trust
 
 from osai.core.errors import SetupError
 from osai.core.logs import configure_logs
@@ -32,9 +32,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 @click.option("--logs", type=click.Path(path_type=Path, file_okay=False), help="Where logs go; default: a new folder.")
 @click.option("--minutes", type=click.FloatRange(0.1), default=120.0, show_default=True, help="Of the soak.")
 @click.option("--private", "is_private", is_flag=True, help="In private swarms: certificates, TLS, roles.")
-@click.option("--trust", "num_attacks", type=click.IntRange(0), is_flag=False, flag_value=1_000_000, default=0,
+@click.option("--trust", "num_attacks", type=click.IntRange(0), is_flag=False, flag_value=FULL_COUNT, default=0,
               metavar="[COUNT]",
-              help="Attack what reads peers' bytes with so many odd messages (a million) instead.")  # fmt: skip
+              help="Make each attack of docs/security.md instead: so many odd messages (a million), a thousandth "
+                   "of flipped bytes of each kind and of forged records, and those over sockets.")  # fmt: skip
 @click.option("--list", "is_list", is_flag=True, help="Print the experiments, and end.")
 @reporting_errors
 def main(
@@ -52,7 +53,7 @@ def main(
     """Kill, stop and cut off members of real swarms while they generate; the exit status is 1 if anything was lost."""
     configure_logs("error")
     if num_attacks:
-        run_attacks(num_attacks, seed)
+        run_trust(num_attacks, seed)
         return
     known = (*EXPERIMENTS, soak.experiment(minutes))
     chosen = [one for one in known if not names or any(one.name.startswith(name) for name in names)]

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from osai.client.private import member_folder
+from osai.client.private import join_swarm, note_addresses
 from osai.core.admission import Role
-from osai.core.private_member import join_private
-from osai.core.state import load_identity
+from osai.core.private_member import PrivateMember
 from osai.core.swarm_folder import SwarmFolder
 
 TOKEN_LIFE_S = 3600
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admission:
-    """The authority of one swarm."""
+    """The authority of one swarm, and this process's place in it as a client."""
 
     authority: SwarmFolder
+    client: PrivateMember | None = None
 
     @classmethod
     def of(cls, folder: Path) -> Self:
@@ -37,12 +37,10 @@ class Admission:
 
     async def join_client(self, address: str) -> None:
         """Let this process's clients use the coordinator at `address`: one of the first coordinator's swarm."""
-        folder, first = member_folder(address), next(iter(member_folder(address).parent.glob("*/swarm")), None)
-        if first is not None:
-            folder.symlink_to(first.parent)
-            return
-        token = self._token(Role.CLIENT)
-        await join_private(folder, load_identity(folder), Role.CLIENT, address=address, token=token)
+        if self.client is None:
+            self.client = await join_swarm(address, self._token(Role.CLIENT))
+        else:
+            note_addresses(self.client, [address])
 
     def _token(self, role: Role) -> str:
         return self.authority.invite(role, now_s=time.time(), life_s=TOKEN_LIFE_S).text

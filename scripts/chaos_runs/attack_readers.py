@@ -32,6 +32,7 @@ Feed = Callable[[Random], Awaitable[None]]
 """One attack: it draws what is sent, and lets the reader have it; what the reader raises comes out."""
 
 Reader = Callable[[], Any]  # an async context manager that gives a Feed
+MakeBytes = Callable[[], tuple[bytes, Callable[[bytes], object]]]  # sound bytes, and what reads such
 
 NOW_S = 1_800_000_000.0
 
@@ -55,7 +56,7 @@ def _of_messages(kind: type[Message], read: Callable[[Any], object]) -> Reader:
     return reader
 
 
-def _of_bytes(make: Callable[[], tuple[bytes, Callable[[bytes], object]]]) -> Reader:
+def _of_bytes(make: MakeBytes) -> Reader:
     @asynccontextmanager
     async def reader() -> AsyncIterator[Feed]:
         sound, read = make()
@@ -88,7 +89,7 @@ def _guard() -> tuple[bytes, Callable[[bytes], object]]:
     )
 
 
-def _admission(what: str) -> Callable[[], tuple[bytes, Callable[[bytes], object]]]:
+def _admission(what: str) -> MakeBytes:
     def make() -> tuple[bytes, Callable[[bytes], object]]:
         authority = Authority.create(NOW_S, secrets.token_bytes)
         anchor, identity = authority.anchor, Identity.generate()
@@ -132,18 +133,24 @@ async def _frame_stream() -> AsyncIterator[Feed]:
     yield feed
 
 
+MESSAGES: dict[str, tuple[type[Message], Callable[[Any], object]]] = {
+    "control": (control_pb2.NodeMessage, _control),
+    "assignment": (control_pb2.Assignment, read_assignment),
+    "client": (client_pb2.GenerateRequest, lambda message: read_request(message, lambda: 1)),
+}
+BYTES: dict[str, MakeBytes] = {
+    "client hello": _hello,
+    "record": _record,
+    "record guard": _guard,
+    "manifest": _manifest,
+    "certificate": _admission("certificate"),
+    "revocations": _admission("revocations"),
+    "token": _admission("token"),
+    "token book": _admission("token book"),
+}
 READERS: dict[str, Reader] = {
     "edge": attacked_ring,
-    "control": _of_messages(control_pb2.NodeMessage, _control),
-    "assignment": _of_messages(control_pb2.Assignment, read_assignment),
-    "client": _of_messages(client_pb2.GenerateRequest, lambda message: read_request(message, lambda: 1)),
+    **{name: _of_messages(kind, read) for name, (kind, read) in MESSAGES.items()},
     "frame stream": _frame_stream,
-    "client hello": _of_bytes(_hello),
-    "record": _of_bytes(_record),
-    "record guard": _of_bytes(_guard),
-    "manifest": _of_bytes(_manifest),
-    "certificate": _of_bytes(_admission("certificate")),
-    "revocations": _of_bytes(_admission("revocations")),
-    "token": _of_bytes(_admission("token")),
-    "token book": _of_bytes(_admission("token book")),
+    **{name: _of_bytes(make) for name, make in BYTES.items()},
 }

@@ -4,10 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 from random import Random
 
-import click
 import psutil
 from google.protobuf.message import DecodeError
-from scripts.benches.table import Table
 from scripts.chaos_runs.attack_readers import READERS
 
 from osai.core.errors import OsaiError
@@ -57,20 +55,3 @@ async def attack(reader: str, *, seed: int, count: int) -> Attacked:
                     told.strange.append(f"{reader} --seed {seed}, message {number}: {type(e).__name__}: {e}")
     told.grown_bytes = max(0, process.memory_info().rss - before)
     return told
-
-
-def run_attacks(count: int, seed: int) -> None:
-    """Attack every reader, `count` messages in all, and print what came of it; the exit status is 1 if any failed."""
-    each = -(-count // len(READERS))
-    told = [asyncio.run(attack(reader, seed=seed, count=each)) for reader in READERS]
-    header = ("reader", "messages", "refused", "other exceptions", "grown", "verdict")
-    click.echo(Table(header=header, rows=tuple(_row(one) for one in told)).plain())
-    for line in (line for one in told for line in one.strange):
-        click.echo(line)
-    if not all(one.passed for one in told):
-        raise SystemExit(1)
-
-
-def _row(one: Attacked) -> tuple[str, ...]:
-    counts = (str(one.num_sent), str(one.num_refused), str(len(one.strange)))
-    return (one.reader, *counts, f"{one.grown_bytes / 2**20:.0f} MiB", "ok" if one.passed else "FAILED")

@@ -12,6 +12,7 @@ from scripts.simulation.surroundings import Surroundings
 
 from osai.client.events import Chunk, Finished, Rerouted, Stage, Started, Waiting
 from osai.client.generation import GenerationRun
+from osai.client.retries import Attempts, Retries, RetryBudget
 from osai.client.roster import Roster
 from osai.client.timeouts import Timeouts
 from osai.core.errors import OsaiError
@@ -19,6 +20,7 @@ from osai.proto import client_pb2
 
 PROMPT_TOKENS = (2, 40)
 NEW_TOKENS = (6, 40)
+ONCE = Retries(max_attempts=1)  # a request that is refused counts as refused
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +102,9 @@ class SimulatedClient:
         request.ended_s = self._around.loop.now
 
     async def _follow(self, request: Request, message: client_pb2.GenerateRequest) -> None:
-        run = GenerationRun(connections(self._around.network, self._host), self._roster, message, Timeouts())
+        attempts = Attempts(ONCE, RetryBudget(ONCE), self._dice.random, self._around.loop.now)
+        links = connections(self._around.network, self._host)
+        run = GenerationRun(links, self._roster, message, Timeouts(), attempts, self._dice.random)
         trace, name = self._around.trace, str(request.number)
         async for event in run.events():
             now_s = self._around.loop.now

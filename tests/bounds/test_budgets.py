@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+import click
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.fake_engine import HIDDEN_SIZE, MIDDLE, NEXT, hidden, node, open_session, rows, until
-from osai.core.errors import ResourceExhaustedError, from_proto
+from osai.core.errors import ResourceExhaustedError, SetupError, from_proto
 from osai.core.link import edge_link
 from osai.node import budgets as budgets_module
+from osai.node.budget_cli import budget_options
 from osai.node.budgets import BudgetConfig, Budgets
 from osai.node.wire import write_batch
 from osai.proto import edge_pb2
@@ -158,3 +161,22 @@ async def test_a_peer_over_its_budget_is_refused_alone() -> None:
         running.cancel()
         await asyncio.wait([running])
         await until(lambda: len(it.ring._budgets._peers) == 1)
+
+
+def test_the_operator_sets_what_one_peer_may_take() -> None:
+    told: list[BudgetConfig] = []
+
+    @click.command()
+    @budget_options
+    def command(budgets: BudgetConfig) -> None:
+        told.append(budgets)
+
+    assert CliRunner().invoke(command, []).exit_code == 0
+    few = ["--peer-rows", "500", "--peer-bytes", "1.5MiB", "--peer-kv", "4096", "--peer-links", "8"]
+    assert CliRunner().invoke(command, few).exit_code == 0
+    set_ = BudgetConfig(tokens_a_second=500, bytes_a_second=1.5 * 2**20, kv_tokens=4096, num_links=8)
+    assert told == [BudgetConfig(), set_]
+    for wrong in (["--peer-rows", "0"], ["--peer-links", "-1"], ["--peer-kv", "many"]):
+        assert CliRunner().invoke(command, wrong).exit_code == 2
+    with pytest.raises(SetupError, match="no size"):
+        CliRunner().invoke(command, ["--peer-bytes", "lots"], catch_exceptions=False)

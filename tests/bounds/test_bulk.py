@@ -8,8 +8,8 @@ from google.protobuf.message import DecodeError, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripts.chaos_runs.mutants import damaged, drawn
+from scripts.chaos_runs.wire_bytes import field, varint
 
-from bounds.wire_bytes import field, varint
 from osai.core import bulk
 from osai.core.bulk import MAX_PACKED_BYTES, MAX_PARTS, check_bulk
 from osai.core.errors import PeerError

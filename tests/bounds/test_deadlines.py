@@ -10,8 +10,8 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2_grpc
+from scripts.chaos_runs.wire_http2 import connected, grpc_message
 
-from bounds.http2 import connected, grpc_message
 from osai.core import frame_receiver, reading, rpc
 from osai.core.errors import DeadlineExceededError, InvalidRequestError, OsaiError, ResourceExhaustedError
 from osai.core.frame_receiver import FrameReceiver

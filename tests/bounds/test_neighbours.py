@@ -1,7 +1,7 @@
 """An honest session over real engines and links, beside peers that follow no rule: the same tokens as undisturbed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sized
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -14,11 +14,12 @@ from scripts.chaos_runs.mutants import damaged, drawn
 
 from engine.harness import PROMPT, WHOLE, load, running
 from families.fixtures import Checkpoints
-from node.fake_engine import MODEL, Message, ids, open_session
+from node.fake_engine import MODEL, NEXT, Message, hidden, ids, node, open_session, rows, until
 from node.ring_pipeline import SESSION, Conductor, StageNode, stage_node
 from osai.core.call_end import CallEnd
 from osai.core.errors import BadFrameError, InternalError, OsaiError, from_proto
 from osai.core.layers import LayerRange
+from osai.core.link import edge_link
 from osai.core.protocol import hello
 from osai.core.rpc import EDGE_MAX_BYTES, error_of, insecure_channel
 from osai.core.sampling import SamplingParams
@@ -92,11 +93,11 @@ class Attacker:
     def _poison(self) -> Message:
         """Rows of the honest session itself, as its number is known: of no use in any form."""
         value = self._random.choice([float("nan"), float("inf"), float("-inf")])
-        rows = Rows(session=SESSION, epoch=1, position=self._random.randint(0, 70), count=2)
+        lie = Rows(session=SESSION, epoch=1, position=self._random.randint(0, 70), count=2)
         if self._node.layers.start == 0:
-            return write_batch([rows], ids(2**31 - 1, -1))
+            return write_batch([lie], ids(2**31 - 1, -1))
         width = self._random.choice([self._node.engine._admission.span(MODEL).model.hidden_size, 7])
-        return write_batch([rows], torch.full((2, width), value))
+        return write_batch([lie], torch.full((2, width), value))
 
 
 @asynccontextmanager
@@ -133,3 +134,29 @@ async def test_a_session_beside_attackers_gives_the_tokens_of_an_undisturbed_one
         assert any(isinstance(error, BadFrameError) for error in errors)
         assert min(attacker.num_sent for attacker in attackers) > 20
         assert conductor.tokens == await undisturbed(path)
+
+
+async def test_the_right_rows_are_taken_at_any_place_at_which_a_strangers_were_refused() -> None:
+    """What the attackers above do by chance: odd rows of the honest session, just where its next ones are due."""
+    async with node(SPANS[1]) as it:
+        await it.opens(SESSION, SPANS[1], NEXT)
+        refused: list[Message] = []
+        stranger = edge_link("me", it.address, "stranger", refused.append)
+        running = asyncio.create_task(stranger.run())
+
+        async def so_many(things: Sized, count: int) -> None:
+            await until(lambda: len(things) == count)
+
+        try:
+            for due, (position, count) in enumerate(((0, 3), (3, 1), (4, 1))):
+                right = rows(SESSION, position, count)
+                for i, value in enumerate((float("nan"), float("inf"))):
+                    stranger.send(write_batch([right], torch.full_like(hidden(count), value)))
+                    await so_many(refused, 2 * due + i + 1)
+                it.link.send(write_batch([right], hidden(count)))
+                await so_many(it.engine.inputs, due + 1)
+                assert it.engine.inputs[-1].rows == right
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+        assert {type(from_proto(answer.failed.error)) for answer in refused} == {BadFrameError}

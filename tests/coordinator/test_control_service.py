@@ -17,6 +17,7 @@ from coordinator.builders import MODEL, model
 from osai.coordinator import control_service
 from osai.coordinator.catalog import Catalog, ServedModel
 from osai.coordinator.control_service import HEARTBEAT_INTERVAL_S, ControlService
+from osai.coordinator.join_budget import JoinBudget
 from osai.coordinator.placing.registrar import Assignment, Registrar
 from osai.coordinator.swarm import Swarm
 from osai.coordinator.text import Tokenizer
@@ -54,11 +55,11 @@ class Coordinator:
 
 
 @asynccontextmanager
-async def coordinator(tokenizer: Tokenizer) -> AsyncIterator[Coordinator]:
+async def coordinator(tokenizer: Tokenizer, budget: JoinBudget | None = None) -> AsyncIterator[Coordinator]:
     served, swarm = model(tokenizer), Swarm()
     changes: list[None] = []
     registrar = Registrar(Catalog([served]), swarm)
-    service = ControlService("c" * 32, swarm, registrar, DHT, on_served=lambda: changes.append(None))
+    service = ControlService("c" * 32, swarm, registrar, DHT, on_served=lambda: changes.append(None), budget=budget)
     server = make_server()
     control_pb2_grpc.add_ControlServicer_to_server(service, server)
     address = f"127.0.0.1:{bind(server, '127.0.0.1:0')}"

@@ -24,18 +24,19 @@ from osai.core.records import COORDINATORS_KEY, NODES_KEY, seal
 from osai.proto import control_pb2, record_pb2
 
 NODE, STRANGER, OPERATOR = Identity.generate(), Identity.generate(), Identity.generate()
-NOW_S = 1000.0
+NOW_S, END_S = 1000.0, 100_000
 
 
-def record(node: Identity = NODE, address: str = "h:1", sequence: int = 1) -> record_pb2.NodeRecord:
+def record(node: Identity = NODE, address: str = "h:1", sequence: int = 1, end_s: int = END_S) -> record_pb2.NodeRecord:
     """Of a node whose operator has signed for it."""
-    stated = state_operator(OPERATOR, NODE.node_id)
+    stated = state_operator(OPERATOR, NODE.node_id, end_s)
     return record_pb2.NodeRecord(
         node_id=node.node_id,
         edge_address=address,
         sequence=sequence,
         operator=stated.public_key,
         operator_signature=stated.signature,
+        operator_not_after_s=stated.not_after_s,
     )
 
 
@@ -49,7 +50,7 @@ def read(told: record_pb2.NodeRecord, signed: bytes = b"", *, is_member: bool = 
 
 def test_an_operator_counts_in_a_record_that_its_node_has_signed() -> None:
     told = record()
-    for state in (read(told, sealed(told)), read(told, is_member=True), read_node(told, is_proven=True)):
+    for state in (read(told, sealed(told)), read(told, is_member=True), read_node(told, proven_at_s=NOW_S)):
         assert (state.operator, state.operator_flaw) == (OPERATOR.public_key, "")
         assert view_node(state, NOW_S).operator == OPERATOR.public_key.hex()
 
@@ -116,11 +117,23 @@ def test_a_flaw_is_logged_once_and_again_when_it_is_another(caplog: pytest.LogCa
     ]
 
 
+@pytest.mark.parametrize(
+    ("end_s", "flaw"), [(int(NOW_S) - 1, "has ended"), (0, "without saying until when"), (2**40, "for longer than")]
+)
+def test_a_word_of_an_operator_that_has_ended_or_has_no_end_counts_for_nothing(end_s: int, flaw: str) -> None:
+    told = record(end_s=end_s)
+    state = read(told, sealed(told))
+    assert state.operator == b""
+    assert flaw in state.operator_flaw
+
+
 async def test_the_control_stream_and_the_dht_believe_the_same(
     tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    end_s = int(time.time()) + 1000
+
     def beat(sequence: int, *, signed: bool) -> control_pb2.NodeMessage:
-        told = record(sequence=sequence)
+        told = record(sequence=sequence, end_s=end_s)
         proof = sealed(told, expiry_s=time.time() + 30) if signed else b""
         return control_pb2.NodeMessage(heartbeat=control_pb2.Heartbeat(record=told, sealed=proof))
 
@@ -131,7 +144,7 @@ async def test_the_control_stream_and_the_dht_believe_the_same(
             seen = it.swarm.get(NODE.node_id)
             return seen.operator if seen is not None and seen.sequence == sequence else None
 
-        told = record(sequence=1)
+        told = record(sequence=1, end_s=end_s)
         joining = control_pb2.Join(
             record=told, sealed=sealed(told, expiry_s=time.time() + 30), dtype="float32", memory_bytes=10**6
         )
@@ -145,5 +158,5 @@ async def test_the_control_stream_and_the_dht_believe_the_same(
         assert caplog.text.count("it counts as nobody's") == 1
         swarm = Swarm()
         discovery = Discovery(cast("Directory", None), swarm, Roster("c" * 32))  # it is only told
-        discovery._found(NODE.node_id, record().SerializeToString())
+        discovery._found(NODE.node_id, record(end_s=end_s).SerializeToString())
         assert [seen.operator for seen in swarm.nodes] == [OPERATOR.public_key]

@@ -1,5 +1,7 @@
 """Operators: what their signature proves, whom a request may name, and names of KV that nobody else knows."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,8 @@ from osai.core.errors import InvalidRequestError, TrustError
 from osai.core.identity import Identity
 from osai.core.manifest.signatures import MANIFEST_CONTEXT
 from osai.core.operators import (
+    LIFE_S,
+    MAX_LIFE_S,
     MAX_TRUSTED,
     OPERATOR_CONTEXT,
     OperatorStatement,
@@ -20,45 +24,59 @@ from osai.core.prefix import BLOCK_TOKENS, HASH_BYTES, block_hashes, secret_salt
 
 OPERATOR, OTHER = Identity.generate(), Identity.generate()
 NODE, ANOTHER = Identity.generate().node_id, Identity.generate().node_id
+NOW_S, END_S = 1_800_000_000.0, 1_800_000_000 + LIFE_S
 KEYS = [OPERATOR.public_key, OTHER.public_key]
 
 
-def test_what_is_signed_is_the_context_and_the_nodes_id_alone() -> None:
-    assert OPERATOR_CONTEXT == b"osai.v1.operator\0"
-    stated = state_operator(OPERATOR, NODE)
-    by_hand = OPERATOR.sign(b"osai.v1.operator\0" + NODE.encode())
-    assert stated == OperatorStatement(public_key=OPERATOR.public_key, signature=by_hand)
-    check_operator(stated, NODE)
+def test_what_is_signed_is_the_context_the_nodes_id_and_the_end() -> None:
+    assert OPERATOR_CONTEXT == b"osai.v2.operator\0"
+    stated = state_operator(OPERATOR, NODE, END_S)
+    by_hand = OPERATOR.sign(b"osai.v2.operator\0" + NODE.encode() + b"\0" + END_S.to_bytes(8, "little"))
+    assert stated == OperatorStatement(public_key=OPERATOR.public_key, not_after_s=END_S, signature=by_hand)
+    check_operator(stated, NODE, NOW_S)
 
 
 @pytest.mark.parametrize(
-    ("statement", "node_id"),
+    ("by", "signature", "node_id"),
     [
-        (state_operator(OPERATOR, NODE), ANOTHER),
-        (OperatorStatement(public_key=OTHER.public_key, signature=state_operator(OPERATOR, NODE).signature), NODE),
-        (OperatorStatement(public_key=OPERATOR.public_key, signature=b""), NODE),
-        (OperatorStatement(public_key=b"short", signature=bytes(64)), NODE),
-        (
-            OperatorStatement(
-                public_key=OPERATOR.public_key, signature=OPERATOR.sign(MANIFEST_CONTEXT + NODE.encode())
-            ),
-            NODE,
-        ),
+        (OPERATOR.public_key, state_operator(OPERATOR, NODE, END_S).signature, ANOTHER),
+        (OTHER.public_key, state_operator(OPERATOR, NODE, END_S).signature, NODE),
+        (OPERATOR.public_key, state_operator(OPERATOR, NODE, END_S - 1).signature, NODE),
+        (OPERATOR.public_key, b"", NODE),
+        (b"short", bytes(64), NODE),
+        (OPERATOR.public_key, OPERATOR.sign(MANIFEST_CONTEXT + NODE.encode()), NODE),
     ],
-    ids=["another node", "another operator", "no signature", "no key", "made for something else"],
+    ids=["another node", "another operator", "another end", "no signature", "no key", "made for something else"],
 )
-def test_nothing_else_names_an_operator(statement: OperatorStatement, node_id: str) -> None:
+def test_nothing_else_names_an_operator(by: bytes, signature: bytes, node_id: str) -> None:
+    statement = OperatorStatement(public_key=by, not_after_s=END_S, signature=signature)
     with pytest.raises(TrustError, match="names its operator is wrong") as caught:
-        check_operator(statement, node_id)
+        check_operator(statement, node_id, NOW_S)
     assert caught.value.subject == node_id
 
 
 @given(at=st.integers(0, 63), bit=st.integers(0, 7))
 def test_no_bit_of_the_signature_can_be_changed(at: int, bit: int) -> None:
-    changed = bytearray(state_operator(OPERATOR, NODE).signature)
+    changed = bytearray(state_operator(OPERATOR, NODE, END_S).signature)
     changed[at] ^= 1 << bit
     with pytest.raises(TrustError):
-        check_operator(OperatorStatement(public_key=OPERATOR.public_key, signature=bytes(changed)), NODE)
+        check_operator(replace(state_operator(OPERATOR, NODE, END_S), signature=bytes(changed)), NODE, NOW_S)
+
+
+def test_a_statement_counts_until_its_end_and_not_for_ever() -> None:
+    stated = state_operator(OPERATOR, NODE, END_S)
+    check_operator(stated, NODE, END_S)
+    with pytest.raises(TrustError, match="has ended"):
+        check_operator(stated, NODE, END_S + 0.5)
+    check_operator(stated, NODE, END_S - MAX_LIFE_S)
+    with pytest.raises(TrustError, match=f"longer than {MAX_LIFE_S // 86400} days"):
+        check_operator(stated, NODE, END_S - MAX_LIFE_S - 1)
+
+
+def test_one_without_an_end_as_older_nodes_made_them_is_refused() -> None:
+    old = OPERATOR.sign(b"osai.v1.operator\0" + NODE.encode())
+    with pytest.raises(TrustError, match="without saying until when: update osai"):
+        check_operator(OperatorStatement(public_key=OPERATOR.public_key, not_after_s=0, signature=old), NODE, NOW_S)
 
 
 def test_operators_are_named_by_their_keys_in_any_order_and_form() -> None:

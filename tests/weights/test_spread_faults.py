@@ -14,7 +14,7 @@ from osai.core.admission import Role
 from osai.core.errors import WeightsError
 from osai.core.manifest import SignedManifest
 from osai.node.weights import peer_chunks
-from osai.node.weights.cache import ChunkCache
+from osai.node.weights.cache import ChunkCache, Hashed
 from osai.node.weights.chunk_table import ChunkTable
 from osai.node.weights.source import LocalFolder
 from osai.node.weights.spread import Origin
@@ -336,3 +336,17 @@ async def test_a_cache_that_takes_nothing_is_as_none(checkpoint: tuple[Path, Sig
     async with node("me", Records(), ChunkCache(tmp_path / "file" / "chunks", ROOM)) as me:
         assert_right(await me.load(signed, Origin(source=Far(CountedSource(folder)))))
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
+
+
+async def test_a_cache_that_fails_in_an_unforeseen_way_keeps_nobody_waiting(
+    checkpoint: tuple[Path, SignedManifest], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(ChunkCache):
+        def put(self, chunk: Hashed) -> bool:
+            raise MemoryError
+
+    folder, signed = checkpoint
+    async with node("me", Records(), Failing(tmp_path, ROOM)) as me:
+        async with asyncio.timeout(30):
+            assert_right(await me.load(signed, Origin(source=Far(CountedSource(folder)))))
+    assert "could not be kept" in caplog.text

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from osai.coordinator.join_budget import JoinBudget
 from osai.coordinator.placing.registrar import Assignment, Registrar, Wish
 from osai.coordinator.private.place import PrivatePlace
 from osai.coordinator.swarm import Swarm, served
@@ -18,6 +19,7 @@ from osai.core.admission.access import check_greeting
 from osai.core.errors import AssignmentError, OsaiError, PeerError, ProtocolMismatchError, UnavailableError
 from osai.core.layers import LayerRange
 from osai.core.member_tls import peer_certificate
+from osai.core.port.callers import caller_host
 from osai.core.protocol import check_hello, hello
 from osai.core.rpc import abort
 from osai.proto import common_pb2, control_pb2, control_pb2_grpc
@@ -51,6 +53,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         on_assigned: told of every assignment that a node gets when it joins.
         on_served: told when a node has come to serve something else than before.
         place: of this coordinator in a private swarm; None in a public one.
+        budget: what one peer is told by joining.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         on_assigned: OnAssigned = lambda _node_id, _assignment: None,
         on_served: Callable[[], None] = lambda: None,
         place: PrivatePlace | None = None,
+        budget: JoinBudget | None = None,
     ) -> None:
         self._coordinator_id = coordinator_id
         self._swarm = swarm
@@ -70,6 +74,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._on_assigned = on_assigned
         self._on_served = on_served
         self._place = place
+        self._budget = budget or JoinBudget()
         self._streams: dict[str, _Stream] = {}
         self._last_assignment_id = 0
 
@@ -158,7 +163,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         welcome = control_pb2.Welcome(
             dht_addresses=self._dht_addresses, heartbeat_interval_s=HEARTBEAT_INTERVAL_S, time_s=time.time()
         )
-        assignments = self._registrar.joined(node_id, wishes, join.dtype, join.memory_bytes)
+        assignments = self._assign(node_id, join, wishes, stream.context.peer())
         log.info("node %s (%s) has joined from %s", node_id, join.record.name[:MAX_REASON_CHARS], stream.context.peer())
         await _say(stream.context, control_pb2.CoordinatorMessage(welcome=welcome))
         if self._place is not None:
@@ -166,6 +171,15 @@ class ControlService(control_pb2_grpc.ControlServicer):
         for assignment in assignments:
             self._on_assigned(node_id, assignment)
             await self.tell(node_id, assignment, replace=False)
+
+    def _assign(self, node_id: str, join: control_pb2.Join, wishes: list[Wish], caller: str) -> tuple[Assignment, ...]:
+        """What a node is to host, within what its peer may be told (B8): each comes with a whole manifest."""
+        peer = node_id if self._place is not None else caller_host(caller) or node_id
+        self._budget.check(peer, time.monotonic())
+        assignments = tuple(self._registrar.joined(node_id, wishes, join.dtype, join.memory_bytes))
+        num_bytes = sum(len(assignment.model.manifest_file) for assignment in assignments)
+        self._budget.told(peer, num_bytes, time.monotonic())
+        return assignments
 
     async def _end(self, node_id: str, older: _Stream) -> None:
         """Tell the former incarnation, if it is still there, why it is not heard any more."""

@@ -58,7 +58,7 @@ class Discovery:
 
     def _found(self, node_id: str, payload: bytes) -> None:
         try:
-            node = read_node(record_pb2.NodeRecord.FromString(payload), is_proven=True)  # the DHT's are signed
+            node = read_node(record_pb2.NodeRecord.FromString(payload), proven_at_s=time.time())  # the DHT's are signed
         except (OsaiError, DecodeError) as e:
             log.warning("dropped the DHT record of %s: %s", node_id, e)
             return

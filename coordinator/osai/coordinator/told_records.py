@@ -34,7 +34,7 @@ def read_told(
         InvalidRequestError: as `read_node`.
     """
     if is_member:
-        return read_node(record, is_proven=True)
+        return read_node(record, proven_at_s=now_s)
     if not sealed:
         return read_node(record)
     try:
@@ -42,7 +42,7 @@ def read_told(
     except (TrustError, DecodeError) as e:
         flaw = f"node {node_id} names an operator, and what it has signed can't be believed: {e}"
         return replace(read_node(record), operator_flaw=flaw)
-    return read_node(signed, is_proven=True)
+    return read_node(signed, proven_at_s=now_s)
 
 
 def note_operator(told: NodeState, before: NodeState | None, after: NodeState | None) -> None:

@@ -108,7 +108,12 @@ async def join_private(
             log.info("joining anew: %s", e)
     if not token:
         return None
-    files.save(*await enrol(address, token, identity, role, time.time()))
+    return await join_anew(state_dir, identity, role, address=address, token=token)
+
+
+async def join_anew(state_dir: Path, identity: Identity, role: Role, *, address: str, token: str) -> PrivateMember:
+    """This member's place, by a token, whatever its state folder has. Errors as of `join_private`."""
+    MemberFiles.of(state_dir).save(*await enrol(address, token, identity, role, time.time()))
     return kept_member(state_dir, identity, role)
 
 

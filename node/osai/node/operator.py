@@ -1,17 +1,18 @@
 """The node's word about its operator: the operator's about it, and its own that the record is its."""
 
+import time
 from pathlib import Path
 
 from osai.core.errors import SetupError, TrustError
 from osai.core.identity import Identity
-from osai.core.operators import OperatorStatement, state_operator
+from osai.core.operators import LIFE_S, OperatorStatement, state_operator
 from osai.core.records import NODES_KEY, seal
 from osai.node.record import NodeFacts
 from osai.proto import record_pb2
 
 
 def read_operator(key_file: Path | None, node_id: str) -> OperatorStatement | None:
-    """What the operator's private key says of this node; None where there is no key.
+    """What the operator's private key says of this node from now on, for O2's 90 days; None where there is no key.
 
     Raises:
         SetupError: if the file can't be read, or holds no Ed25519 private key.
@@ -19,7 +20,7 @@ def read_operator(key_file: Path | None, node_id: str) -> OperatorStatement | No
     if key_file is None:
         return None
     try:
-        return state_operator(Identity.from_pem(key_file.read_bytes()), node_id)
+        return state_operator(Identity.from_pem(key_file.read_bytes()), node_id, int(time.time()) + LIFE_S)
     except OSError as e:
         raise SetupError(f"--operator {key_file}: it can't be read: {e.strerror}") from e
     except TrustError as e:

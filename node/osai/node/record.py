@@ -75,4 +75,5 @@ def write_record(
         delays=[record_pb2.PeerDelay(node_id=key, delay_s=delay_s) for key, delay_s in (delays or {}).items()],
         operator=facts.operator.public_key if facts.operator else b"",
         operator_signature=facts.operator.signature if facts.operator else b"",
+        operator_not_after_s=facts.operator.not_after_s if facts.operator else 0,
     )

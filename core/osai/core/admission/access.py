@@ -16,6 +16,7 @@ _CLIENTS: frozenset[Caller] = frozenset({Role.CLIENT})
 METHODS: Mapping[str, frozenset[Caller]] = {  # S17
     "/osai.v1.Coordinator/Greet": _CLIENTS,
     "/osai.v1.Coordinator/Generate": _CLIENTS,
+    "/osai.v1.Coordinator/Embed": _CLIENTS,
     "/osai.v1.Coordinator/ListModels": _CLIENTS,
     "/osai.v1.Coordinator/GetSwarm": _CLIENTS,
     "/osai.v1.Control/Membership": frozenset({Role.NODE}),

@@ -189,7 +189,11 @@ class Fetcher:
 
     async def _keep(self, number: int, hashed: Hashed) -> None:
         """Write a right chunk, then hand it out: whoever gets it may change its memory."""
-        kept = self._cache is not None and await asyncio.to_thread(self._cache.put, hashed)
+        kept = False
+        try:
+            kept = self._cache is not None and await asyncio.to_thread(self._cache.put, hashed)
+        except Exception:  # whoever waits gets the chunk all the same, and not a timeout a quarter of an hour later
+            log.exception("chunk %s could not be kept", hashed.sha256[:12])
         self._offer.written(number, kept=kept)
         if not kept:
             self._plan.dropped(number)

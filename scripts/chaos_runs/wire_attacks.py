@@ -10,10 +10,10 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 import torch
+from scripts.chaos_runs.wire_bytes import field
+from scripts.chaos_runs.wire_http2 import Connection, connected, grpc_message, gzip_bomb
+from scripts.chaos_runs.wire_span import HIDDEN_SIZE, UNHURRIED, hidden, open_session, rows
 
-from bounds.http2 import Connection, connected, grpc_message, gzip_bomb
-from bounds.wire_bytes import field
-from node.fake_engine import HIDDEN_SIZE, MIDDLE, NEXT, hidden, open_session, rows
 from osai.core.bulk import MAX_PARTS
 from osai.core.errors import OsaiError, from_proto
 from osai.core.frame_stream import OFFER_METADATA_KEY, PREFIX
@@ -25,8 +25,12 @@ from osai.proto import edge_pb2
 Message = edge_pb2.LinkMessage
 LINK, GENERATE, MEMBERSHIP = "/osai.v1.Edge/Link", "/osai.v1.Coordinator/Generate", "/osai.v1.Control/Membership"
 UNARY = ("/osai.v1.Coordinator/Greet", "/osai.v1.Coordinator/ListModels", "/osai.v1.Coordinator/GetSwarm", GENERATE)
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0  # for one answer: on a machine that is busy with other work all is late
 GREETING = Message(hello=hello("attacker")).SerializeToString()
+
+
+class UntypedError(Exception):
+    """An attack ended otherwise than with a typed error; that there is none is what is to be shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +51,7 @@ async def said(address: str, method: str, *messages: bytes, greeting: bytes = b"
         messages: sent after the greeting has been answered.
         greeting: sent first, if any.
     """
-    async with insecure_channel(address, max_message_bytes=2 * EDGE_MAX_BYTES) as channel:
+    async with insecure_channel(address, max_message_bytes=2 * EDGE_MAX_BYTES, pings=UNHURRIED) as channel:
         call: Any = channel.stream_stream(method)()
         try:
             async with asyncio.timeout(DEADLINE_S):
@@ -61,9 +65,9 @@ async def said(address: str, method: str, *messages: bytes, greeting: bytes = b"
                     pass
         except grpc.aio.AioRpcError as e:
             if e.code() is grpc.StatusCode.UNKNOWN:
-                raise AssertionError(f"{method} has failed with {e.details()}") from e
+                raise UntypedError(f"{method} has failed with {e.details()}") from e
             return error_of(e, address)
-    raise AssertionError(f"{method} took what is not to be taken")
+    raise UntypedError(f"{method} took what is not to be taken")
 
 
 async def undecodable(victim: Victim) -> list[OsaiError]:
@@ -93,7 +97,7 @@ async def oversized(victim: Victim) -> list[OsaiError]:
 
 async def on_stream(victim: Victim, data: bytes) -> OsaiError:
     """How a link ends whose bare stream carries these bytes."""
-    async with insecure_channel(victim.edge) as channel:
+    async with insecure_channel(victim.edge, pings=UNHURRIED) as channel:
         call: Any = channel.stream_stream(LINK)()
         await call.write(GREETING)
         await call.read()
@@ -108,7 +112,7 @@ async def on_stream(victim: Victim, data: bytes) -> OsaiError:
             return error_of(e, victim.edge)
         finally:
             writer.transport.abort()
-    raise AssertionError("the stream went on")
+    raise UntypedError("the stream went on")
 
 
 async def bombs(victim: Victim) -> list[OsaiError]:
@@ -124,13 +128,13 @@ async def bombed(address: str, method: str, message: bytes) -> OsaiError:
         await it.data(1, message)
         headers = await it.until_ended(1)
     if b"grpc-status" not in headers:
-        raise AssertionError(f"no status came for a compressed message, but {headers!r}")
+        raise UntypedError(f"no status came for a compressed message, but {headers!r}")
     return OsaiError(repr(headers))
 
 
 async def headers(victim: Victim) -> list[OsaiError]:
     """Calls with headers of 64 KiB."""
-    async with insecure_channel(victim.coordinator) as channel:
+    async with insecure_channel(victim.coordinator, pings=UNHURRIED) as channel:
         greet: Any = channel.unary_unary(UNARY[0])
         told = []
         for i in range(10):
@@ -152,10 +156,10 @@ async def odd_frames(victim: Victim) -> list[OsaiError]:
     for name, value in (("dtype", 99), ("data", b""), ("data", bytes(2**20))):
         odd.append(write_batch([rows(66)], sound))
         setattr(odd[-1].frames, name, value)
-    async with insecure_channel(victim.edge, max_message_bytes=EDGE_MAX_BYTES) as channel:
+    async with insecure_channel(victim.edge, max_message_bytes=EDGE_MAX_BYTES, pings=UNHURRIED) as channel:
         call: Any = channel.stream_stream(LINK, lambda message: message.SerializeToString(), Message.FromString)()
         told = []
-        for message in (Message(hello=hello("odd")), Message(open=open_session(66, MIDDLE, NEXT)), *odd):
+        for message in (Message(hello=hello("odd")), Message(open=open_session(66)), *odd):
             await call.write(message)
             if message.HasField("frames") and message.frames.frames[0].position == 2**32 - 1:
                 continue  # the engine's to refuse, and here is none
