@@ -105,7 +105,7 @@ async def test_more_sessions_than_there_is_kv_for_wait_and_all_complete(two: Two
     assert most_queued > 0
     assert view(two.swarm)["num_queued"] == 0
     metrics = (await asyncio.to_thread(httpx.get, f"{two.swarm.http}/metrics")).text
-    assert f'osai_model_queued{{model="{MODEL}"}} 0.0' in metrics
+    assert f'osai_num_requests_waiting{{model="{MODEL}"}} 0.0' in metrics
 
 
 async def test_who_would_wait_too_long_is_told_so_in_time(two: Two) -> None:

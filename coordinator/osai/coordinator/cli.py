@@ -10,9 +10,12 @@ from osai.coordinator.admission import QueueConfig
 from osai.coordinator.config import DEFAULT_COVERAGE_WAIT_S, DEFAULT_STATE, CoordinatorConfig, ModelConfig
 from osai.coordinator.key_commands import key_group
 from osai.coordinator.keys.store import KEYS_FILE
+from osai.core.config_commands import config_group
+from osai.core.config_file import config_option
 from osai.core.embedded import model_dir
 from osai.core.errors import SetupError, UnavailableError
-from osai.core.logs import configure_logs
+from osai.core.logs import LogFormat, configure_logs
+from osai.core.program_options import log_options, traces_option
 from osai.core.protocol import software
 from osai.core.reporting import ReportingGroup
 from osai.core.trust_files import read_trust
@@ -42,6 +45,7 @@ Examples:
 
 
 @main.command(epilog=SERVE_EXAMPLES)
+@config_option
 @click.option("--listen", default="0.0.0.0:7070", show_default=True, help="HOST:PORT of gRPC; port 0: a free one.")
 @click.option("--http", "http_listen", default="", show_default=f"{OPEN_HTTP}; {LOOPBACK_HTTP} in a private swarm",
               help="HOST:PORT of the HTTP API and the health page.")  # fmt: skip
@@ -75,12 +79,15 @@ Examples:
               help="Folder of a private swarm, from `osai swarm create`: members alone get in.")  # fmt: skip
 @click.option("--authority", default="", metavar="HOST:PORT",
               help="Be one more coordinator of the private swarm whose --swarm this other one holds.")  # fmt: skip
-@click.option("--token", default="", help="By which it joins that swarm: `osai swarm invite --role coordinator`.")
+@click.option(
+    "--token", default="", hide_input=True, help="By which it joins that swarm: `osai swarm invite --role coordinator`."
+)
 @click.option("--require-keys", is_flag=True, help="Serve only clients with an API key: `osai-coordinator key create`.")
 @click.option("--keys", "keys_file", type=click.Path(path_type=Path, dir_okay=False),
               help=f"File of those keys. Default: {KEYS_FILE} in the --state folder.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@traces_option("OSAI_COORDINATOR_SERVE")
+@log_options
 def serve(
     listen: str,
     http_listen: str,
@@ -104,10 +111,12 @@ def serve(
     require_keys: bool,
     keys_file: Path | None,
     as_json: bool,
+    traces: str,
     log_level: str,
+    log_format: LogFormat,
 ) -> None:
     """Serve models from the nodes that join."""
-    configure_logs(log_level)
+    configure_logs(log_level, log_format)
     # these bring torch (through hivemind); `osai-coordinator --help` must not wait for it
     from osai.coordinator.run import Addresses, run_coordinator  # noqa: PLC0415
 
@@ -138,6 +147,7 @@ def serve(
         authority=authority,
         token=token,
         keys_file=(keys_file or state / KEYS_FILE).expanduser() if require_keys else None,
+        traces=traces,
     )
 
     def on_ready(at: Addresses) -> None:
@@ -167,3 +177,6 @@ def health(address: str, state: Path) -> None:
     if not uvloop.run(is_serving(address, HEALTH_TIMEOUT_S, tls)):
         raise UnavailableError(f"the coordinator at {address} runs, but does not serve yet")
     click.echo("serving")
+
+
+main.add_command(config_group(serve, "serve"))

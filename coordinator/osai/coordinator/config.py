@@ -43,6 +43,7 @@ class CoordinatorConfig:
         token: by which this coordinator joins it; empty where it has joined before.
         keys_file: API keys that clients need; None: they need none.
         coverage_wait_s: how long a session waits for nodes where part of its model has none.
+        traces: address of an OpenTelemetry collector; empty: nothing is traced.
     """
 
     listen: str
@@ -62,6 +63,7 @@ class CoordinatorConfig:
     keys_file: Path | None = None
     http_tls: tuple[Path, Path] | None = None
     coverage_wait_s: float = DEFAULT_COVERAGE_WAIT_S
+    traces: str = field(default="", repr=False)
 
     @property
     def is_private(self) -> bool:

@@ -5,7 +5,7 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,6 +23,10 @@ from osai.coordinator.gateway.metering import MeteredGenerations
 from osai.coordinator.gateway.metrics import Metrics
 from osai.coordinator.gateway.server import HttpServer
 from osai.coordinator.generations import SwarmGenerations
+from osai.coordinator.health.public_page import PublicPage
+from osai.coordinator.history.keeper import HISTORY_FILE, History
+from osai.coordinator.history.recorded import RecordedGenerations
+from osai.coordinator.history.recorder import Recorder
 from osai.coordinator.keys.store import KeysFile, KeyWatch
 from osai.coordinator.listening import listening
 from osai.coordinator.placing.balancing import Balancer, Outlook
@@ -32,13 +36,17 @@ from osai.coordinator.private.place import PrivatePlace, find_place
 from osai.coordinator.roster import Roster
 from osai.coordinator.sessions.config import SupervisionConfig
 from osai.coordinator.swarm import Swarm
+from osai.coordinator.tracing.incoming import TraceParent
+from osai.coordinator.tracing.traced import TracedGenerations
 from osai.coordinator.view import view_models, view_node
 from osai.core.addresses import reachable_host
 from osai.core.directory import Directory
 from osai.core.identity import Identity
+from osai.core.library_logs import adopt_library_logs
 from osai.core.protocol import PROTOCOL_VERSION, software
 from osai.core.standard_services import add_standard_services
 from osai.core.state import LIBP2P_KEY_FILE, load_identity
+from osai.core.tracing.exporting import OtelTracer, open_tracer
 from osai.proto import client_pb2, client_pb2_grpc, control_pb2, control_pb2_grpc, record_pb2
 
 SETTLE_S = 6.0  # nodes that had lost a coordinator dial in again within 2 s; the DHT knows the others after one look
@@ -70,6 +78,7 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
         OsaiError: why it could not start.
     """
     config.check()
+    adopt_library_logs()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -87,6 +96,7 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
             for model in config.models
         ]
     )
+    tracer = open_tracer(config.traces, "osai-coordinator", identity.node_id) if config.traces else None
     directory = await Directory.start(
         identity,
         listen=config.dht_listen,
@@ -95,9 +105,10 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
         tls=place.tls if place else None,
     )
     try:
-        coordinator = CoordinatorProcess(config, identity, catalog, directory, place)
-        async with coordinator.serving(on_ready):
-            await stopped.wait()
+        coordinator = CoordinatorProcess(config, identity, catalog, directory, place, tracer)
+        with tracer or nullcontext():
+            async with coordinator.serving(on_ready):
+                await stopped.wait()
     finally:
         await directory.stop()
 
@@ -112,8 +123,10 @@ class CoordinatorProcess:
         catalog: Catalog,
         directory: Directory,
         place: PrivatePlace | None = None,
+        tracer: OtelTracer | None = None,
     ) -> None:
         self._config = config
+        self._tracer = tracer
         self._place = place
         self._keys = KeyWatch(KeysFile(config.keys_file)) if config.keys_file else None
         self._identity = identity
@@ -143,9 +156,17 @@ class CoordinatorProcess:
         """Serve inside the context."""
         metrics = Metrics(CollectorRegistry())
         counted = CountedGenerations(self._generations, self._demand, time.monotonic)
-        app = create_app(counted, metrics=metrics, keyring=self._keys.keyring if self._keys else None)
+        recorder = Recorder()
+        recorded: Generations = RecordedGenerations(counted, recorder, time.monotonic)
+        if self._tracer is not None:
+            recorded = TracedGenerations(recorded, self._tracer, time.time, secrets.randbits)
+        history = History(recorder, self._view, self._config.state_dir / HISTORY_FILE, time.time)
+        page = PublicPage(self._view, num_recoveries=metrics.num_recoveries, history=history)
+        app = create_app(recorded, metrics=metrics, keyring=self._keys.keyring if self._keys else None, page=page)
+        if self._tracer is not None:
+            app.add_middleware(TraceParent)
         host, _, port = self._config.http_listen.rpartition(":")
-        http = HttpServer(app, host=host.strip("[]"), port=int(port), tls=self._config.http_tls)
+        http = HttpServer(app, host=host.strip("[]"), port=int(port), tls=self._config.http_tls, on_stop=page.close)
         control = ControlService(
             self._identity.node_id,
             self._swarm,
@@ -155,7 +176,7 @@ class CoordinatorProcess:
             self._generations.swarm_changed,
             self._place,
         )
-        metered = MeteredGenerations(counted, metrics=metrics, api="grpc", clock=time.monotonic)
+        metered = MeteredGenerations(recorded, metrics=metrics, api="grpc", clock=time.monotonic)
         listen, add_services = self._config.listen, partial(self._add_services, metered, control)
         async with (
             listening(listen, self._place, add_services) as (server, grpc_port),
@@ -175,6 +196,7 @@ class CoordinatorProcess:
                 for each in (
                     self._discovery.announcing(self._record()),
                     self._discovery.looking(),
+                    history.run(),
                     self._balancer.run(control),
                     *([self._place.run(control.tell_revocations)] if self._place else []),
                     *([self._keys.run()] if self._keys else []),

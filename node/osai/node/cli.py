@@ -1,7 +1,6 @@
 """The `osai-node` command."""
 
 import json
-import platform
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,18 +8,24 @@ from typing import TYPE_CHECKING, Literal
 import click
 import uvloop
 
+from osai.core.config_commands import config_group
+from osai.core.config_file import config_option
 from osai.core.errors import SetupError, UnavailableError
 from osai.core.layers import LayerRange
-from osai.core.logs import configure_logs
+from osai.core.logs import LogFormat, configure_logs
 from osai.core.privacy import privacy_line
+from osai.core.program_options import log_options, traces_option
 from osai.core.protocol import software
 from osai.core.reporting import ReportingGroup
 from osai.core.sizes import parse_bytes
 from osai.core.trust_files import read_trust
 from osai.node.bench_cli import bench
+from osai.node.budget_cli import budget_options
+from osai.node.budgets import BudgetConfig
 from osai.node.cache_cli import cache, cache_options
 from osai.node.config import NodeConfig, Wish
 from osai.node.cores import default_num_threads
+from osai.node.doctor.command import doctor_command
 from osai.node.machine import prepare_cores
 from osai.node.pid_file import leave, running_here
 from osai.node.stages.journal import DEFAULT_BYTES
@@ -52,7 +57,8 @@ Examples:
 
 
 @main.command(epilog=JOIN_EXAMPLES)
-@click.argument("address")
+@click.argument("address", default="", envvar="OSAI_NODE_JOIN_ADDRESS")
+@config_option
 @click.option("--model", "models", multiple=True, help="Model to host; default: what the swarm needs. Repeatable.")
 @click.option("--span", "spans", multiple=True, help="Layers START:END to host; default: assigned. One a --model.")
 @click.option("--weights", multiple=True, help="Folder, hub id or URL of the checkpoint. One a --model.")
@@ -64,6 +70,7 @@ Examples:
 @click.option("--journal", default=f"{DEFAULT_BYTES // 2**20}MiB", show_default=True,
               help="For rows put out, from which a lost neighbour is rebuilt. Besides --memory.")  # fmt: skip
 @cache_options
+@budget_options
 @click.option("--serve-rate", default="32MiB", show_default=True,
               help="Bytes a second of weights that other nodes may get from this one; 0: none.")  # fmt: skip
 @click.option("--listen", default="0.0.0.0:0", show_default=True, help="HOST:PORT of the edge; port 0: a free one.")
@@ -73,7 +80,12 @@ Examples:
               help="Folder that keeps the node's identity.")  # fmt: skip
 @click.option("--trust", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Key or key list (`osai trust`) of a publisher whose models are believed. Repeatable.")  # fmt: skip
-@click.option("--token", default="", help="Lets this node into a private swarm: from `osai swarm invite`. Good once.")
+@click.option(
+    "--token",
+    default="",
+    hide_input=True,
+    help="Lets this node into a private swarm: from `osai swarm invite`. Good once.",
+)
 @click.option("--operator", "operator_key", metavar="KEY.pem",
               type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Your key (`osai key create`): tells everybody that this node is yours.")  # fmt: skip
@@ -84,13 +96,21 @@ Examples:
 @click.option(
     "--numa", type=click.IntRange(min=0), default=None, help="Run on this NUMA node's cores and memory alone."
 )
-@click.option("--name", default=platform.node, show_default="host name", help="Public name of this node.")
+@click.option("--name", default="", help="Public name of this node, on the health page too; without one it is unnamed.")
 @click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True,
               help="Seconds that running sessions get after SIGTERM.")  # fmt: skip
 @click.option("--join-timeout", type=click.FloatRange(min=0), default=20.0, show_default=True,
               help="Seconds to look for a first coordinator.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line when ready.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--metrics",
+    "metrics_listen",
+    default="",
+    metavar="HOST:PORT",
+    help="Serve Prometheus metrics there, as in 127.0.0.1:9090; a port alone: on loopback. Default: nowhere.",
+)
+@traces_option("OSAI_NODE_JOIN")
+@log_options
 def join(
     address: str,
     models: tuple[str, ...],
@@ -103,6 +123,7 @@ def join(
     journal: str,
     cache_dir: Path | None,
     cache_bytes: int | None,
+    budgets: BudgetConfig,
     serve_rate: str,
     listen: str,
     announce: str,
@@ -119,16 +140,22 @@ def join(
     drain_timeout: float,
     join_timeout: float,
     as_json: bool,
+    metrics_listen: str,
+    traces: str,
     log_level: str,
+    log_format: LogFormat,
 ) -> None:
     """Join the swarm at ADDRESS: a coordinator's HOST:PORT, or the libp2p multiaddr of any member."""
-    configure_logs(log_level)
+    configure_logs(log_level, log_format)
+    if not address:
+        raise SetupError("say where the swarm is: osai-node join HOST:PORT, or `address` in the file of --config")
     prepare_cores(numa)
     # these bring torch; `osai-node --help` must not wait for it
     from osai.node.device import check_dtype, choose_dtype, find_device  # noqa: PLC0415
+    from osai.node.display import NodeDisplay  # noqa: PLC0415
     from osai.node.engine.quantize import check_quantization  # noqa: PLC0415
     from osai.node.engine.quantize_torchao import check_torchao  # noqa: PLC0415
-    from osai.node.progress import LoadingProgress  # noqa: PLC0415
+    from osai.node.found import Found, found_lines, network_links  # noqa: PLC0415
     from osai.node.run import run_node  # noqa: PLC0415
 
     found = find_device(device)
@@ -154,15 +181,29 @@ def join(
         journal_bytes=parse_bytes(journal),
         cache_dir=cache_dir,
         cache_bytes=cache_bytes,
+        budgets=budgets,
         serve_bytes_s=0 if serve_rate == "0" else parse_bytes(serve_rate),
         num_threads=threads or default_num_threads(),
         name=name,
         join_deadline_s=join_timeout,
         drain_deadline_s=drain_timeout,
+        metrics_listen=metrics_listen,
+        traces=traces,
     )
-
+    display = NodeDisplay()
     with running_here(config.state_dir):
-        uvloop.run(run_node(config, partial(_say_ready, as_json=as_json), LoadingProgress()))
+        display.found(
+            found_lines(
+                Found(
+                    device=found.description,
+                    memory_bytes=config.memory_bytes,
+                    free_bytes=found.free_bytes,
+                    num_threads=threads or default_num_threads(),
+                    links=network_links(),
+                )
+            )
+        )
+        uvloop.run(run_node(config, partial(_say_ready, as_json=as_json), display))
 
 
 def _say_ready(facts: "NodeFacts", ready: tuple["SpanStatus", ...], *, as_json: bool) -> None:
@@ -205,6 +246,8 @@ def health(address: str, state: Path) -> None:
 
 main.add_command(bench)
 main.add_command(cache)
+main.add_command(doctor_command(join))
+main.add_command(config_group(join, "join"))
 
 
 def _wishes(models: tuple[str, ...], spans: tuple[str, ...], weights: tuple[str, ...]) -> tuple[Wish, ...]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from osai.core.layers import LayerRange
 from osai.core.manifest import TrustPolicy
+from osai.node.budgets import BudgetConfig
 from osai.node.stages.journal import DEFAULT_BYTES
 
 
@@ -53,7 +54,10 @@ class NodeConfig:
             size of 4096 in 16 bits; 0 keeps nothing.
         cache_dir: keeps chunks of weights that came over the network; None keeps none.
         cache_bytes: of it; None for a tenth of what the disk has free.
+        budgets: what one peer may take of this node.
         serve_bytes_s: of weights that other nodes get from this one, a second; 0 gives none.
+        metrics_listen: HOST:PORT of `/metrics`; empty: there is none.
+        traces: address of an OpenTelemetry collector; empty: nothing is traced.
     """
 
     address: str
@@ -75,10 +79,13 @@ class NodeConfig:
     cache_dir: Path | None = None
     cache_bytes: int | None = None
     serve_bytes_s: int = 0
+    budgets: BudgetConfig = field(default_factory=BudgetConfig)
     token: str = field(default="", repr=False)
     operator_key: Path | None = None
     join_deadline_s: float = 20.0
     drain_deadline_s: float = 30.0
+    metrics_listen: str = ""
+    traces: str = field(default="", repr=False)
 
     @property
     def announced_dtype(self) -> str:

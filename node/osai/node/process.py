@@ -19,6 +19,7 @@ from osai.node.control import Control
 from osai.node.control_wire import read_assignment, write_join
 from osai.node.coordinators import Coordinators, is_multiaddr
 from osai.node.delay_probes import DelayProbes
+from osai.node.found import reason_of
 from osai.node.hosting import Host
 from osai.node.membership import (
     Action,
@@ -228,7 +229,8 @@ class NodeProcess:
                 log.warning("not announced: %s", e)
 
     async def _load(self, assigned: Assigned) -> None:
-        log.info("assigned layers %s of %s", assigned.layers, assigned.model_id)
+        why = reason_of(assigned, self._config.wishes)
+        log.info("assigned layers %s of %s: %s", assigned.layers, assigned.model_id, why)
         try:
             loaded = await self._host.load(assigned)
         except OsaiError as e:

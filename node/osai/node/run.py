@@ -15,6 +15,7 @@ from osai.core.admission.roles import Role
 from osai.core.errors import OsaiError
 from osai.core.gatekeeper import Gatekeeper
 from osai.core.identity import Identity
+from osai.core.library_logs import adopt_library_logs
 from osai.core.member_tls import MemberTls
 from osai.core.private_member import PrivateMember, join_private
 from osai.core.rpc import EDGE_MAX_BYTES, WATCHFUL, make_server
@@ -23,15 +24,17 @@ from osai.core.state import load_identity
 from osai.node.config import NodeConfig
 from osai.node.coordinators import host_of
 from osai.node.device import Device, find_device
+from osai.node.display import NodeDisplay
 from osai.node.edge_port import EdgePort
 from osai.node.edge_service import EdgeService
-from osai.node.engine.engine import Engine
 from osai.node.engine.options import EngineOptions
-from osai.node.hosting import Host, Progress
+from osai.node.figures import Figures
+from osai.node.hosting import Host
 from osai.node.membership import SpanStatus
+from osai.node.metered_engine import MeteredEngine
+from osai.node.observing import Observing, observing
 from osai.node.operator import read_operator
 from osai.node.process import NodeProcess
-from osai.node.progress import LoadingProgress
 from osai.node.record import NodeFacts
 from osai.node.ring import Ring
 from osai.node.stages.stage import Peer
@@ -50,12 +53,13 @@ SERVER_GRACE_S = 0.2  # for the last messages to be written when the node stops;
 OnReady = Callable[[NodeFacts, tuple[SpanStatus, ...]], None]
 
 
-async def run_node(config: NodeConfig, on_ready: OnReady, progress: Progress) -> None:
+async def run_node(config: NodeConfig, on_ready: OnReady, display: NodeDisplay) -> None:
     """Run a node until it leaves.
 
     Raises:
         OsaiError: why it could not start, join or go on.
     """
+    adopt_library_logs()
     identity = load_identity(config.state_dir)
     device, operator = find_device(config.device), read_operator(config.operator_key, identity.node_id)
     member = await join_private(config.state_dir, identity, Role.NODE, address=config.address, token=config.token)
@@ -64,7 +68,8 @@ async def run_node(config: NodeConfig, on_ready: OnReady, progress: Progress) ->
     server = make_server(max_message_bytes=EDGE_MAX_BYTES, pings=WATCHFUL, interceptors=gatekeepers)
     async with EdgePort.listening(server, config.listen, tls) as port:
         facts = replace(_facts(config, identity, device, port.port), is_private=member is not None, operator=operator)
-        await _serve(config, identity, facts, device, server, port, member, on_ready, progress)
+        async with observing(config, identity.node_id, _say_metrics) as observed:
+            await _serve(config, identity, facts, device, server, port, member, on_ready, display, observed)
 
 
 async def _serve(
@@ -76,7 +81,8 @@ async def _serve(
     port: EdgePort,
     member: PrivateMember | None,
     on_ready: OnReady,
-    progress: Progress,
+    display: NodeDisplay,
+    observed: Observing,
 ) -> None:
     loop = asyncio.get_running_loop()
     failure: asyncio.Future[OsaiError] = loop.create_future()
@@ -88,9 +94,11 @@ async def _serve(
 
     ring = Ring(
         Peer(node_id=facts.node_id, address=facts.edge_address),
-        lambda on_output: Engine(loop, on_output, engine_failed, options),
+        lambda on_output: MeteredEngine(loop, on_output, engine_failed, options, meter=observed.meter),
         journal_bytes=config.journal_bytes,
         tls=member.tls if member else None,
+        budgets=config.budgets,
+        on_traffic=observed.on_traffic,
     )
     ring.engine.start()
     async with ring:
@@ -98,20 +106,25 @@ async def _serve(
             EdgeService(facts.node_id, ring, port, member.tls if member else None), server
         )
         spread, services = _spread(config, facts.node_id, member.tls if member else None), [EDGE]
-        if isinstance(progress, LoadingProgress):
-            progress.num_blames = lambda: spread.blames.num_blames
+        display.num_blames = lambda: spread.blames.num_blames
+        weights = WeightsService(spread.stock, ServeLimits(bytes_a_second=config.serve_bytes_s or 1))
         if config.serve_bytes_s:
-            limits = ServeLimits(bytes_a_second=config.serve_bytes_s)
-            weights_pb2_grpc.add_WeightsServicer_to_server(WeightsService(spread.stock, limits), server)
+            weights_pb2_grpc.add_WeightsServicer_to_server(weights, server)
             services.append(WEIGHTS)
+        observed.collect(ring.engine, lambda: ring.num_peers, lambda: weights.num_bytes)
         health = await add_standard_services(server, services)
         await server.start()
+
+        def figures() -> Figures:
+            return _figures(ring, observed)
 
         async def serving(spans: tuple[SpanStatus, ...]) -> None:
             await health.set_serving(serving=True)
             on_ready(facts, spans)
+            following.append(loop.create_task(display.follow(figures)))
 
-        host = Host(config, device, ring.engine, progress, spread)
+        following: list[asyncio.Task[None]] = []
+        host = Host(config, device, ring.engine, display, spread)
         process = NodeProcess(config, identity, facts, ring, host, serving, member)
         failure.add_done_callback(lambda done: None if done.cancelled() else process.fail(done.result()))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -120,9 +133,22 @@ async def _serve(
             await process.run()
         finally:
             failure.cancel()
+            for each in following:
+                each.cancel()
+            for failed in await asyncio.gather(*following, return_exceptions=True):
+                if isinstance(failed, Exception):
+                    log.error("the display failed", exc_info=failed)
             await server.stop(SERVER_GRACE_S)
             with contextlib.suppress(OsaiError):  # logged by the engine; the process ends anyway
                 await ring.engine.stop()
+
+
+def _figures(ring: Ring, observed: Observing) -> Figures:
+    return Figures(num_sessions=ring.num_sessions, num_tokens=observed.meter.num_tokens, num_peers=ring.num_peers)
+
+
+def _say_metrics(url: str) -> None:
+    log.info("metrics are at %s", url)
 
 
 def _spread(config: NodeConfig, node_id: str, tls: MemberTls | None) -> Spread:
