@@ -1,8 +1,12 @@
 """How tests are shared out to processes: swarms one after another in one of them, all else a file at a time beside."""
 
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from osai.core.logs import StderrHandler
 
 SWARM = "tests/swarm/"
 
@@ -10,6 +14,18 @@ SWARM = "tests/swarm/"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Swarms take the longest, and so come first."""
     items.sort(key=lambda item: not item.nodeid.startswith(SWARM))
+
+
+@pytest.fixture(autouse=True)
+def logs_go_nowhere_afterwards() -> Iterator[None]:
+    """A command that ran in this process has set up its log; it would write into the next test's standard error."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        if isinstance(handler, StderrHandler) and handler not in before:
+            root.removeHandler(handler)
+            root.setLevel(level)
 
 
 @pytest.hookimpl(optionalhook=True)

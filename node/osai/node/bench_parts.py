@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from osai.node.engine import hosted_span, sampling
+from osai.node.engine import sampling, tail_step
 from osai.node.engine.cuda_cache import PagedStepCache
 from osai.node.engine.cuda_graphs import GraphedSteps
 from osai.node.engine.kernels.library import load_kernels
@@ -77,7 +77,7 @@ def timing_parts(span: SpanModel) -> Iterator[PartTimer]:
                 _replace(undo, cache, name, timer.timed(getattr(cache, name), "attention"))
         _replace(undo, KVCache, "rows", lambda *_: None)  # a fused layer is one call: it goes through its parts
         _replace(undo, GraphedSteps, "step", lambda *_: None)  # nothing can be waited for within a graph
-        _replace(undo, hosted_span, "sample", timer.timed(sampling.sample, "sampling"))
+        _replace(undo, tail_step, "sample", timer.timed(sampling.sample, "sampling"))
         if (kernels := load_kernels()) is not None:  # fused modules call them without a module between
             _replace(undo, type(kernels), "linear", timer.timed(type(kernels).linear, "linear"))
             _replace(undo, type(kernels), "attend", timer.timed(type(kernels).attend, "attention"))
