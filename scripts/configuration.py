@@ -16,9 +16,10 @@ _HEAD = """# Configuration
 
 Made of the programs' options by `scripts/config_docs`: change those, not this file.
 
-`osai-node join` and `osai-coordinator serve` take each option in three ways. A flag on the command line goes before an environment variable, that
-before a line of the file that `--config FILE` names, and that before the default. The file is TOML; its keys are the long options without their dashes,
-all at the top. What may be given several times is a list. Paths are relative to the folder in which the program is started.
+`osai-node join` and `osai-coordinator serve` take each option in three ways. A flag on the command line goes before
+an environment variable, that before a line of the file that `--config FILE` names, and that before the default. The
+file is TOML; its keys are the long options without their dashes, all at the top. What may be given several times is a
+list. Paths are relative to the folder in which the program is started.
 
 ```toml
 # /etc/osai/node.toml, for `osai-node join --config /etc/osai/node.toml`
@@ -29,11 +30,13 @@ metrics = "127.0.0.1:9090"
 log-format = "json"
 ```
 
-A key that does not exist, or a value of another type, is an error that names the file and the key, and for a key the one that was probably meant. In an
-environment variable several values stand between spaces (for files between colons), and a flag is `true` or `false`.
+A key that does not exist, or a value of another type, is an error that names the file and the key, and for a key the
+one that was probably meant. In an environment variable several values stand between spaces (for files between
+colons), and a flag is `true` or `false`.
 
-`osai-node config show` and `osai-coordinator config show` print the effective values, as such a file, each with where it comes from; they take the same
-options. What is secret (`token`, and names, passwords and queries in addresses) is not shown. `osai-node doctor` looks whether a node could run so.
+`osai-node config show` and `osai-coordinator config show` print the effective values, as such a file, each with where
+it comes from; they take the same options. What is secret (`token`, and names, passwords and queries in addresses) is
+not shown. `osai-node doctor` looks whether a node could run so.
 """
 
 

@@ -136,6 +136,10 @@ def test_show_tells_where_each_value_comes_from(tmp_path: Path) -> None:
     }
 
 
+def test_config_alone_shows_too() -> None:
+    assert call("config").stdout == call("config", "show").stdout != ""
+
+
 @pytest.mark.parametrize("how", ["flag", "environment", "file"])
 def test_show_never_prints_a_secret(how: str, tmp_path: Path) -> None:
     secret = "osai1-very-secret"

@@ -1,8 +1,10 @@
 """Spans: their ids, where they go, and that they cost nothing where nobody wants them."""
 
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -140,6 +142,18 @@ def test_spans_reach_a_collector_by_otlp() -> None:
     assert span.name == "generate"
     named = {each.key: each.value.string_value for each in resource.resource.attributes}
     assert (named["service.name"], named["service.instance.id"]) == ("osai-coordinator", "c1")
+
+
+def test_a_collector_that_does_not_answer_delays_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "SHUTDOWN_S", 0.3)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        begun_s = time.monotonic()
+        with open_tracer(f"http://127.0.0.1:{mute.getsockname()[1]}", "osai-node", "n") as tracer:
+            for _ in range(5000):  # more than may wait
+                tracer.add(example())
+        assert time.monotonic() - begun_s < 5
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """What /metrics shows."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
@@ -19,9 +22,10 @@ from gateway.fake_generations import (
     token,
 )
 from gateway.front_door import serving
-from osai.coordinator.api import GenerationRequest
+from osai.coordinator.api import GenerationEvent, GenerationRequest
 from osai.coordinator.gateway.metering import MeteredGenerations
 from osai.coordinator.gateway.metrics import Metrics
+from osai.coordinator.tracing.phases import Phase, enter
 from osai.core.errors import NotCoveredError
 
 LABELS = {"api": "grpc", "model": MODEL}
@@ -67,8 +71,31 @@ async def test_tokens_and_times_are_measured() -> None:
     assert value("osai_time_to_first_token_seconds_count", LABELS) == 1
     assert value("osai_inter_token_latency_seconds_count", LABELS) == 3
     assert value("osai_inter_token_latency_seconds_sum", LABELS) == 2.0  # two that shared a second, and one more
+    assert value("osai_time_per_output_token_seconds_sum", LABELS) == pytest.approx(2 / 3)
+    assert value("osai_request_queue_time_seconds_count", LABELS) is None  # it had its place already
     assert value("osai_e2e_request_latency_seconds_sum", LABELS) == 4.0
     assert value("osai_generations_total", LABELS | {"outcome": "stop"}) == 1
+
+
+async def test_waiting_for_kv_is_told_from_the_rest() -> None:
+    class Queueing(FakeGenerations):
+        async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+            for phase in (Phase.QUEUEING, Phase.ROUTING, Phase.QUEUEING, Phase.ROUTING, Phase.OPENING):
+                enter(phase)  # refused once: there was no room after all
+            async with aclosing(super().generate(request)) as events:
+                async for event in events:
+                    yield event
+
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    generations = MeteredGenerations(Queueing(), metrics=metrics, api="grpc", clock=Ticks())
+    value = registry.get_sample_value
+    async with aclosing(generations.generate(GenerationRequest(model_id="asked", prompt="x"))) as events:
+        running = [value("osai_num_requests_running", LABELS) async for _ in events]
+    assert set(running) == {1}
+    assert value("osai_num_requests_running", LABELS) == 0
+    assert (value("osai_request_queue_time_seconds_sum", LABELS), metrics.num_recoveries()) == (2.0, 0)
+    assert value("osai_prefix_cache_hit_tokens_total", LABELS) == 3
 
 
 @pytest.mark.parametrize(
@@ -113,5 +140,6 @@ async def test_the_endpoint_shows_requests_generations_and_the_swarm() -> None:
     assert [shown("osai_nodes", state=state) for state in ("ready", "joining", "draining")] == [2, 1, 0]
     assert [shown("osai_model_layers_covered", model=model) for model in (MODEL, "gappy")] == [6, 4]
     assert [shown("osai_model_layers", model=model) for model in (MODEL, "gappy")] == [6, 6]
+    assert [shown("osai_num_requests_waiting", model=model) for model in (MODEL, "gappy")] == [0, 0]
     assert [shown("osai_model_replicas_least", model=model) for model in (MODEL, "gappy")] == [1, 0]
     assert not any(sample.name.startswith("python_") for sample in samples)  # the registry is the one passed in

@@ -1,5 +1,7 @@
 """The OpenAPI document against the front door: schemathesis asks what the document allows, and what it does not."""
 
+from typing import Any
+
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from prometheus_client import CollectorRegistry
@@ -25,5 +27,5 @@ LEFT_OUT = [checks.positive_data_acceptance]
 @SCHEMA.parametrize()
 @settings(max_examples=15, derandomize=True, deadline=None, database=None, phases=[Phase.explicit, Phase.generate],
           suppress_health_check=list(HealthCheck))  # fmt: skip
-def test_the_front_door_is_as_its_document_says(case: schemathesis.Case) -> None:
+def test_the_front_door_is_as_its_document_says(case: "schemathesis.Case[Any]") -> None:
     case.call_and_validate(excluded_checks=LEFT_OUT)

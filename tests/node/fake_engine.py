@@ -17,6 +17,7 @@ from osai.node.edge_service import EdgeService
 from osai.node.engine.api import Input, Rows, SessionSpec, StepOutput
 from osai.node.engine.engine import Engine
 from osai.node.ring import Ring, ServedSpan
+from osai.node.stages.pushing import Traffic
 from osai.node.stages.stage import HostedSpan, Peer
 from osai.proto import common_pb2, edge_pb2, edge_pb2_grpc
 
@@ -126,7 +127,9 @@ NEXT = Peer(node_id="next", address="127.0.0.1:9")  # nothing listens on the dis
 
 
 @asynccontextmanager
-async def node(layers: LayerRange, dtype: torch.dtype = torch.float32) -> AsyncIterator[Node]:
+async def node(
+    layers: LayerRange, dtype: torch.dtype = torch.float32, on_traffic: Traffic | None = None
+) -> AsyncIterator[Node]:
     server = make_server(max_message_bytes=EDGE_MAX_BYTES)
     address = f"127.0.0.1:{bind(server, '127.0.0.1:0')}"
     wire = {torch.float32: common_pb2.DTYPE_FLOAT32, torch.bfloat16: common_pb2.DTYPE_BFLOAT16}[dtype]
@@ -139,7 +142,7 @@ async def node(layers: LayerRange, dtype: torch.dtype = torch.float32) -> AsyncI
         engine.append(FakeEngine(on_output))
         return engine[0]
 
-    async with Ring(Peer(node_id="me", address=address), make_engine) as it:
+    async with Ring(Peer(node_id="me", address=address), make_engine, on_traffic=on_traffic) as it:
         it.serve(ServedSpan(hosted=hosted, frames=shape))
         edge_pb2_grpc.add_EdgeServicer_to_server(EdgeService("me", it), server)
         await server.start()

@@ -46,7 +46,7 @@ from osai.core.library_logs import adopt_library_logs
 from osai.core.protocol import PROTOCOL_VERSION, software
 from osai.core.standard_services import add_standard_services
 from osai.core.state import LIBP2P_KEY_FILE, load_identity
-from osai.core.tracing.exporting import OtelTracer, open_tracer
+from osai.core.tracing.exporting import OtelTracer, check_url, open_tracer
 from osai.proto import client_pb2, client_pb2_grpc, control_pb2, control_pb2_grpc, record_pb2
 
 SETTLE_S = 6.0  # nodes that had lost a coordinator dial in again within 2 s; the DHT knows the others after one look
@@ -78,6 +78,8 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
         OsaiError: why it could not start.
     """
     config.check()
+    if config.traces:
+        check_url(config.traces)
     adopt_library_logs()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -96,7 +98,6 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
             for model in config.models
         ]
     )
-    tracer = open_tracer(config.traces, "osai-coordinator", identity.node_id) if config.traces else None
     directory = await Directory.start(
         identity,
         listen=config.dht_listen,
@@ -105,8 +106,9 @@ async def run_coordinator(config: CoordinatorConfig, on_ready: OnReady) -> None:
         tls=place.tls if place else None,
     )
     try:
-        coordinator = CoordinatorProcess(config, identity, catalog, directory, place, tracer)
-        with tracer or nullcontext():
+        # after the DHT has forked: there are threads from here on
+        with open_tracer(config.traces, "osai-coordinator", identity.node_id) if config.traces else nullcontext() as it:
+            coordinator = CoordinatorProcess(config, identity, catalog, directory, place, it)
             async with coordinator.serving(on_ready):
                 await stopped.wait()
     finally:

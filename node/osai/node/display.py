@@ -16,6 +16,7 @@ from osai.node.figures import Figures, Rates, line_of
 
 log = logging.getLogger(__name__)
 
+DRAW_S = 0.1  # between redraws: a chunk may take less
 LOADING_LOG_S = 5.0  # often enough to see that it goes on
 LINE_S = 1.0
 LINE_LOG_S = 60.0
@@ -36,7 +37,7 @@ class NodeDisplay:
         self.num_blames: Callable[[], int] = lambda: 0
         self._on_terminal = sys.stderr.isatty() if on_terminal is None else on_terminal
         self._clock = clock
-        self._logged_s = clock()
+        self._logged_s = self._drawn_s = clock()
         self._lock = threading.Lock()  # loading threads and the loop
         self._rates = Rates()
         self._line = ""
@@ -62,7 +63,8 @@ class NodeDisplay:
                 self._loading.add_task("loading", total=total)
             description = f"loading and verifying{self._blames()}"
             self._loading.update(self._loading.task_ids[0], completed=done, total=total, description=description)
-            self._draw()
+            if done >= total or self._clock() - self._drawn_s >= DRAW_S:
+                self._draw()
             if done >= total:
                 self._loading = None
                 self._draw()
@@ -98,7 +100,9 @@ class NodeDisplay:
             self._draw()
 
     def _draw(self) -> None:
-        parts = [*([self._loading] if self._loading else []), *([Text(self._line, no_wrap=True)] if self._line else [])]
+        self._drawn_s = self._clock()
+        line = Text(self._line, no_wrap=True) if self._line else None
+        parts = [part for part in (self._loading, line) if part is not None]
         if not parts:
             if self._live is not None:  # what is printed now stands below what was shown
                 self._live.stop()

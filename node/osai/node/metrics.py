@@ -60,6 +60,8 @@ class NodeMetrics:
             ("link", "direction"), registry=registry,
         )  # fmt: skip
 
+        self._waits: dict[str, Histogram] = {}
+
     def seen(self, seen: Seen) -> None:
         """The engine's meter has seen something."""
         match seen:
@@ -76,13 +78,16 @@ class NodeMetrics:
         self._bytes.labels(link, direction).inc(num_bytes)
 
     def _stepped(self, step: StepSeen) -> None:
+        waits = self._waits.get(step.key)
+        if waits is None:  # looking a label up takes longer than counting
+            waits = self._waits[step.key] = self._queue_s.labels(step.key)
+        for wait_s in step.waits_s:
+            waits.observe(wait_s)
         self._step_s.labels(step.key).observe(step.step_s)
         self._batch_rows.labels(step.key).observe(step.num_rows)
         self._batch_sessions.labels(step.key).observe(len(step.waits_s))
         self._prompt_tokens.labels(step.key).inc(step.num_prompt_rows)
         self._generation_tokens.labels(step.key).inc(step.num_rows - step.num_prompt_rows)
-        for wait_s in step.waits_s:
-            self._queue_s.labels(step.key).observe(wait_s)
 
 
 class NodeCollector(Collector):

@@ -1,6 +1,7 @@
 """Spans on their way to an OpenTelemetry collector. Nothing of OpenTelemetry is imported unless traces are wanted."""
 
 import logging
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol, Self
@@ -12,7 +13,7 @@ from osai.core.tracing.span import SpanData, SpanRef
 log = logging.getLogger(__name__)
 
 EXPORT_TIMEOUT_S = 5.0
-SHUTDOWN_MS = 2000  # for the last spans when the program ends
+SHUTDOWN_S = 2.0  # for the last spans when the program ends; OpenTelemetry itself would wait for half a minute
 
 
 class Tracer(Protocol):
@@ -40,7 +41,9 @@ class _Ids:
 
 
 class OtelTracer:
-    """Gives spans to an OpenTelemetry exporter, in batches, from a thread of its own. Use it as a context manager.
+    """Gives spans to an OpenTelemetry exporter, in batches, from a thread of its own.
+
+    Use it as a context manager; at its end it waits for SHUTDOWN_S at most.
 
     Args:
         service: of the resource: "osai-node", "osai-coordinator".
@@ -68,8 +71,9 @@ class OtelTracer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._provider.force_flush(SHUTDOWN_MS)
-        self._provider.shutdown()
+        ending = threading.Thread(target=self._provider.shutdown, name="osai-traces-end", daemon=True)
+        ending.start()
+        ending.join(SHUTDOWN_S)
 
     def add(self, span: SpanData) -> None:
         """See Tracer."""

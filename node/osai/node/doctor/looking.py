@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import grpc.aio
@@ -31,6 +32,7 @@ from osai.node.metrics_server import is_loopback
 from osai.proto import client_pb2, client_pb2_grpc, common_pb2
 
 ASK_S = 5.0
+MAX_PORTS = 2**16
 WRITE_BYTES = 32 * 2**20
 HTTP_DATE_S = 1.0  # the resolution of HTTP's Date
 OURS = (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)
@@ -64,7 +66,7 @@ def look_at_device(device: str, dtype: str, memory_bytes: int | None) -> DeviceF
 def look_at_port(option: str, listen: str, announce: str | None, towards: str) -> PortFacts:
     """Whether an address can be listened on; `announce` is what peers are told, None where they are told nothing."""
     host, _, port = listen.rpartition(":")
-    if not port.isdecimal():
+    if not port.isdecimal() or int(port) >= MAX_PORTS:
         return PortFacts(option=option, listen=listen, error="it is no HOST:PORT")
     try:
         family, kind, number, _, at = socket.getaddrinfo(
@@ -74,8 +76,8 @@ def look_at_port(option: str, listen: str, announce: str | None, towards: str) -
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
             probe.bind(at)
             bound = probe.getsockname()[1]
-    except (OSError, OverflowError) as e:
-        return PortFacts(option=option, listen=listen, error=getattr(e, "strerror", None) or str(e))
+    except OSError as e:
+        return PortFacts(option=option, listen=listen, error=e.strerror or str(e))
     if announce is None:
         return PortFacts(option=option, listen=listen)
     told = announce or reachable_host(host, towards)
@@ -163,7 +165,7 @@ async def ask_coordinator(address: str, state: Path) -> CoordinatorFacts:
         greeting, http_address = await _greeted(address, _tls(state))
     except OsaiError as e:
         return CoordinatorFacts(address=address, connect_s=connect_s, error=e.message)
-    ahead_s, uncertain_s = await _clock(http_address)
+    ahead_s, uncertain_s = await _clock(http_address) if tells_its_time(http_address, address) else (None, 0.0)
     return CoordinatorFacts(
         address=address,
         connect_s=connect_s,
@@ -208,10 +210,18 @@ async def _greeted(address: str, tls: MemberTls | None) -> tuple[common_pb2.Hell
     return greeting, swarm.http_address
 
 
+def tells_its_time(http_address: str, address: str) -> bool:
+    """Whether HTTP there is the coordinator's, and not this machine's own: private swarms have it on loopback."""
+    try:
+        parts = urlsplit(http_address)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(host) and (not is_loopback(host) or is_loopback(host_of(address)))
+
+
 async def _clock(http_address: str) -> tuple[float | None, float]:
     """By how much this machine's clock is ahead of that of an HTTP server, and how uncertain that is; seconds."""
-    if not http_address.startswith(("http://", "https://")):
-        return None, 0.0
     try:
         timeout = aiohttp.ClientTimeout(total=ASK_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
