@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,11 @@ def prompts_of(family: str) -> list[list[int]]:
     return [[draw.randrange(3, 370) for _ in range(length)] for length in LENGTHS]
 
 
-def expected(checkpoint: Path, prompts: list[list[int]]) -> list[list[int]]:
+@cache
+def expected(checkpoint: Path, family: str) -> list[list[int]]:
+    """What both swarms must give."""
     whole = load_whole(checkpoint)
-    return [generate_greedy(whole, prompt, NUM_TOKENS) for prompt in prompts]
+    return [generate_greedy(whole, prompt, NUM_TOKENS) for prompt in prompts_of(family)]
 
 
 async def generate_staggered(address: str, model_id: str, prompts: list[list[int]]) -> list[list[int]]:
@@ -84,13 +87,15 @@ async def generate_staggered(address: str, model_id: str, prompts: list[list[int
 async def test_three_nodes_give_transformers_tokens(
     family: str, three_nodes: TestSwarm, checkpoints: Checkpoints
 ) -> None:
-    prompts = prompts_of(family)
-    assert await generate_staggered(three_nodes.address, family, prompts) == expected(checkpoints(family), prompts)
+    assert await generate_staggered(three_nodes.address, family, prompts_of(family)) == expected(
+        checkpoints(family), family
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_spans_of_one_layer_give_transformers_tokens(
     family: str, six_nodes: TestSwarm, checkpoints: Checkpoints
 ) -> None:
-    prompts = prompts_of(family)
-    assert await generate_staggered(six_nodes.address, family, prompts) == expected(checkpoints(family), prompts)
+    assert await generate_staggered(six_nodes.address, family, prompts_of(family)) == expected(
+        checkpoints(family), family
+    )
