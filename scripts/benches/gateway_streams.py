@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class HttpDoor:
     def _request(self, asked: Asked) -> bytes:
         body: dict[str, Any] = {
             "model": asked.model_id, "prompt": list(asked.prompt), "max_tokens": asked.num_tokens, "stream": True,
-            "temperature": 0, "ignore_eos": True,
+            "temperature": 0, "ignore_eos": True, "stream_options": {"include_usage": True},
         }  # fmt: skip
         content = json.dumps(body).encode()
         head = f"POST /v1/completions HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
@@ -57,7 +58,7 @@ class HttpDoor:
 
 
 async def count_events(reader: asyncio.StreamReader, start_s: float) -> tuple[float, int]:
-    """Seconds to the first event with a token, and how many of them came.
+    """Seconds to the first event with a token, and how many tokens there were: text may lag, so not each has an event.
 
     Raises:
         UnavailableError: if the stream does not end as it should.
@@ -72,7 +73,10 @@ async def count_events(reader: asyncio.StreamReader, start_s: float) -> tuple[fl
         last = joined
         if not first_s and num_events > 1:  # the first one tells of the start alone
             first_s = time.perf_counter() - start_s
-    return first_s, num_events - 3  # the start, the end, and [DONE]
+    usage = re.search(rb'"completion_tokens":(\d+)', last)
+    if usage is None:
+        raise UnavailableError(f"the HTTP stream ended without its usage: {last[-500:]!r}")
+    return first_s, int(usage[1])
 
 
 class GrpcDoor:
