@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import click
+from scripts.made_document import write_or_check
 
 from osai.coordinator.cli import main as coordinator
 from osai.core.config_show import markdown_table
@@ -54,18 +55,7 @@ def document() -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the document, or say whether it is current; the exit status."""
-    made = document()
-    if arguments == ["--check"]:
-        if FILE.exists() and FILE.read_text() == made:
-            print("docs/configuration.md is current")
-            return 0
-        print("docs/configuration.md is stale: run scripts/config_docs", file=sys.stderr)
-        return 1
-    if arguments:
-        print("usage: scripts/config_docs [--check]", file=sys.stderr)
-        return 2
-    FILE.write_text(made)
-    return 0
+    return write_or_check(FILE, document(), "scripts/config_docs", arguments)
 
 
 if __name__ == "__main__":

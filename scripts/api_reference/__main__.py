@@ -5,6 +5,7 @@ from pathlib import Path
 
 from scripts.api_reference.http_routes import describe_routes, openapi
 from scripts.api_reference.python_client import describe_client
+from scripts.made_document import write_or_check
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docs" / "api.md"
@@ -32,18 +33,7 @@ def reference() -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the document, or say whether it is current; the exit status."""
-    made = reference()
-    if arguments == ["--check"]:
-        if FILE.exists() and FILE.read_text() == made:
-            print("docs/api.md is current")
-            return 0
-        print("docs/api.md is stale: run scripts/api_docs", file=sys.stderr)
-        return 1
-    if arguments:
-        print("usage: scripts/api_docs [--check]", file=sys.stderr)
-        return 2
-    FILE.write_text(made)
-    return 0
+    return write_or_check(FILE, reference(), "scripts/api_docs", arguments)
 
 
 if __name__ == "__main__":
