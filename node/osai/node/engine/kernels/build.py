@@ -53,7 +53,7 @@ def _compile(compiler: str, library: Path) -> None:
         sources = sorted(str(path) for path in _SOURCES.glob("*.c"))
         try:
             done = subprocess.run(  # noqa: S603  the user's own compiler
-                [compiler, *_FLAGS, "-o", str(made), *sources],
+                [compiler, *_FLAGS, *_tuning(_processor()), "-o", str(made), *sources],
                 capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired as e:
@@ -73,9 +73,15 @@ def _fingerprint(compiler: str) -> str:
 
 
 def _processor() -> bytes:
-    """The processor's model and features, as Linux tells them; the cache folder may be on several machines' disk."""
+    """The processor's make, model and features, as Linux tells them; the cache may be on several machines' disk."""
     try:
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:
         return platform.processor().encode()
-    return b"\n".join(sorted({line for line in lines if line.startswith((b"model", b"flags", b"Features"))}))
+    telling = (b"vendor_id", b"model", b"flags", b"Features")
+    return b"\n".join(sorted({line for line in lines if line.startswith(telling)}))
+
+
+def _tuning(processor: bytes) -> tuple[str, ...]:
+    """What the sources ask for beside -march=native, which does not name every compiler's newest processors."""
+    return ("-DOSAI_AMD",) if b"AuthenticAMD" in processor else ()
