@@ -15,7 +15,7 @@ RELAYED = Shape(is_relayed=True)
 COORDINATOR = "coordinator-0"
 HEALED_S = 30.0
 LASTS_S = (1.0, 8.0)
-NUM_TOKENS = 1500  # some seconds of them
+NUM_TOKENS = 1000  # some seconds of them
 NUM_SLOW_TOKENS = 25  # over links of 200 ms, three of them a token
 NUM_PROMPT_TOKENS = (20, 500)
 CUT = Way(is_cut=True)

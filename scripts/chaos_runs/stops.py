@@ -10,7 +10,7 @@ from scripts.chaos_runs.generation import running
 from scripts.chaos_runs.swarm import Shape
 
 NOTICED_S = 2.0  # at most, from the stop on
-NUM_TOKENS = 1500  # some seconds of them: the stage is back while they still come
+NUM_TOKENS = 900  # some seconds of them: the stage is back while they still come
 NUM_PROMPT_TOKENS = (20, 500)
 AWAY_S = (0.1, 2.0)  # from the reroute until the stage is back
 
