@@ -15,7 +15,9 @@ from osai.core.errors import WeightsError
 from osai.core.manifest import SignedManifest
 from osai.node.weights import peer_chunks
 from osai.node.weights.cache import ChunkCache, Hashed
+from osai.node.weights.chunk_plan import ChunkPlan
 from osai.node.weights.chunk_table import ChunkTable
+from osai.node.weights.plan_actions import Action
 from osai.node.weights.source import LocalFolder
 from osai.node.weights.spread import Origin
 from private.swarm_members import PrivateSwarm
@@ -51,6 +53,18 @@ def quick_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def assert_right(loaded: dict[str, torch.Tensor]) -> None:
     for i, name in enumerate(NAMES):
         assert torch.equal(loaded[name], torch.arange(len(loaded[name]), dtype=torch.float32) + 10**6 * i)
+
+
+async def test_whoever_waits_is_told_when_the_plan_itself_fails(
+    checkpoint: tuple[Path, SignedManifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: ChunkPlan, __: float) -> list[Action]:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(ChunkPlan, "tick", fails)
+    async with node("a", Records(), ChunkCache(tmp_path / "cache", ROOM)) as joiner, asyncio.timeout(20):
+        with pytest.raises(WeightsError, match="has failed in this node"):
+            await joiner.load(checkpoint[1], Origin(source=None, absent="there is no source"))
 
 
 @pytest.mark.parametrize("kind", BLAMED)

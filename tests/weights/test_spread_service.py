@@ -18,7 +18,7 @@ from osai.core.errors import BadFrameError, InvalidRequestError, OsaiError, Reso
 from osai.core.manifest import SignedManifest, parse, unsigned
 from osai.core.member_channel import member_channel
 from osai.core.rpc import error_of, insecure_channel
-from osai.node.weights import bits
+from osai.node.weights import bits, service
 from osai.node.weights.cache import ChunkCache, Hashed
 from osai.node.weights.chunk_table import ChunkTable
 from osai.node.weights.seeders import MAX_EVER, MAX_SEEDERS, choose, read_seeders
@@ -136,6 +136,26 @@ async def test_no_more_than_so_many_fetches_at_a_time(checkpoint: tuple[Path, Si
         assert caught.value.retry_after_s > 0
         assert [len(data) for data in await asyncio.gather(*running)] == [CHUNK, CHUNK]
         assert holder.service.num_fetches == 0
+
+
+async def test_one_host_leaves_places_to_others(
+    checkpoint: tuple[Path, SignedManifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = iter(["10.0.0.9", "10.0.0.1", "10.0.0.1", "10.0.0.2"])
+    monkeypatch.setattr(service, "caller_host", lambda _: next(hosts))
+    limits = ServeLimits(bytes_a_second=CHUNK, part_bytes=CHUNK // 4, max_fetches=2, max_fetches_of_host=1)
+    async with node("a", Records(), None, limits=limits) as holder:
+        table = await serve(holder, checkpoint)
+        digests = [bytes.fromhex(chunk.sha256) for chunk in table.chunks[1:5]]
+        await fetch(holder.address, digests[0])  # takes the burst
+        async with asyncio.TaskGroup() as group, asyncio.timeout(10):
+            running = group.create_task(fetch(holder.address, digests[1]))
+            while holder.service.num_fetches < 1:  # noqa: ASYNC110 - a server's counter
+                await asyncio.sleep(0.01)
+            with pytest.raises(ResourceExhaustedError):
+                await fetch(holder.address, digests[2])
+            assert len(await fetch(holder.address, digests[3])) == CHUNK
+        assert len(running.result()) == CHUNK
 
 
 async def test_chunks_go_out_no_faster_than_is_allowed(checkpoint: tuple[Path, SignedManifest]) -> None:

@@ -209,9 +209,14 @@ class Fetcher:
         return self._offer.table.chunks[number]
 
     async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            self._perform(self._plan.tick(self._clock_s()))
+        try:
+            while True:
+                await asyncio.sleep(TICK_S)
+                self._perform(self._plan.tick(self._clock_s()))
+        except Exception:  # the edge of a task; without it whoever waits would wait for ever
+            log.exception("fetching weights has failed")
+            self._over = True
+            self._waiters.fail_all(_broken())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -222,6 +227,12 @@ class Fetcher:
 
 def _ended() -> WeightsError:
     return WeightsError("the load that this chunk is of has ended")
+
+
+def _broken() -> WeightsError:
+    return WeightsError(
+        "fetching chunks from other nodes has failed in this node, see its log: load again, or report it"
+    )
 
 
 def _hopeless(chunk: Chunk, reason: str) -> WeightsError:
