@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from client.fake_coordinator import Event, FakeCoordinator, chunk, finished, serving, started, whole
+from client.fake_coordinator import Event, FakeCoordinator, chunk, example_swarm, finished, serving, started, whole
 from osai.client import AsyncClient, Started, Timeouts
 from osai.core import errors
 from osai.proto import client_pb2, common_pb2
@@ -31,6 +31,24 @@ async def test_refusal_by_the_coordinator_is_the_same_error() -> None:
         async with AsyncClient(address) as client:
             with pytest.raises(errors.ProtocolMismatchError, match="too old"):
                 await client.swarm()
+
+
+@pytest.mark.parametrize("kind", [errors.UnauthenticatedError, errors.ForbiddenError, errors.ProtocolMismatchError])
+async def test_where_one_coordinator_refuses_the_next_is_asked(kind: type[errors.OsaiError]) -> None:
+    refusing, other = FakeCoordinator(greeting=kind("not you")), FakeCoordinator(swarm=example_swarm())
+    with serving(refusing) as first, serving(other) as second:
+        async with AsyncClient((first, second)) as client:
+            assert (await client.swarm()).nodes
+            before = refusing.num_greetings
+            assert await client.models()
+            assert refusing.num_greetings == before == 1  # whoever answered last is asked first
+
+
+async def test_where_all_refuse_the_refusal_is_what_is_raised() -> None:
+    with serving(FakeCoordinator(greeting=errors.ForbiddenError("not you"))) as first:
+        async with AsyncClient((first, "127.0.0.1:1"), timeouts=QUICK) as client:
+            with pytest.raises(errors.ForbiddenError, match="not you"):
+                await client.models()
 
 
 async def test_typed_error_in_mid_stream_ends_it() -> None:

@@ -17,11 +17,12 @@ from osai.client.private import find_member, note_addresses
 from osai.client.request import GenerationOptions, Prompt, check_version, embed_to_proto, to_proto
 from osai.client.retries import Attempts, Retries, RetryBudget
 from osai.client.roster import GivenCoordinators, Roster
+from osai.client.search import UNFIT
 from osai.client.swarm import Model, Swarm
 from osai.client.swarm_wire import model_of, swarm_of
 from osai.client.timeouts import Timeouts
 from osai.client.wire import embedding_of
-from osai.core.errors import DeadlineExceededError, OsaiError, ProtocolMismatchError, SetupError
+from osai.core.errors import DeadlineExceededError, OsaiError, SetupError
 from osai.proto import client_pb2
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class AsyncClient:
         """The answer of the first coordinator that gives it."""
         connections = self._connections()
         failures: dict[str, OsaiError] = {}
-        too_old: ProtocolMismatchError | None = None
+        unfit: OsaiError | None = None
         limited = request is not None and bool(request.trusted_operators) and not connections.private  # O7
         roster = GivenCoordinators(self._roster) if limited else self._roster
         for address in roster.ring(roster.preferred):
@@ -223,14 +224,12 @@ class AsyncClient:
                 answer = await connection.within(limit_s, what, call(stub))
             except (CoordinatorLostError, DeadlineExceededError) as e:
                 failures[address] = e
-            except ProtocolMismatchError as e:
-                if request is None:
-                    raise
-                too_old = e
+            except UNFIT as e:
+                unfit = unfit or e
             else:
                 self._roster.preferred = address
                 return answer
-        raise too_old or nobody_reached(failures)
+        raise unfit or nobody_reached(failures)
 
     async def _able(self, connection: Connection, request: client_pb2.EmbedRequest | None) -> "CoordinatorAsyncStub":
         """A coordinator's calls, once it is known that it can answer the request."""

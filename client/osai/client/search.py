@@ -17,9 +17,8 @@ from osai.core.errors import (
 
 MIN_DELAY_S = 0.1  # a coordinator that only lost its connection is back at once
 MAX_DELAY_S = 2.0  # one that is being restarted is noticed this late
-Unfit = (
-    ProtocolMismatchError | UnauthenticatedError | ForbiddenError
-)  # of one coordinator: another may take the request
+# of one coordinator: another may take the request
+UNFIT: tuple[type[OsaiError], ...] = (ProtocolMismatchError, UnauthenticatedError, ForbiddenError)
 
 
 class Search:
@@ -104,12 +103,12 @@ class Search:
         self._unreached[self.address] = error
         rest = [address for address in self._roster.ring(self.address) if address not in self._unreached]
         if not rest:
-            unfit = (failure for failure in self._unreached.values() if isinstance(failure, Unfit))
+            unfit = (failure for failure in self._unreached.values() if isinstance(failure, UNFIT))
             raise next(unfit, nobody_reached(self._unreached)) from error
         self.address = rest[0]
 
     def _try_around(self, error: OsaiError, now_s: float) -> float:
-        if isinstance(error, UnknownModelError | Unfit):
+        if isinstance(error, (UnknownModelError, *UNFIT)):
             self._unfit.add(self.address)
         elif isinstance(error, InvalidRequestError):
             raise error
@@ -126,7 +125,7 @@ class Search:
         return min(delay_s, self.remaining_s(now_s))
 
     def _given_up(self, error: OsaiError) -> OsaiError:
-        if not self._resume_s or not isinstance(error, CoordinatorLostError | Unfit):
+        if not self._resume_s or not isinstance(error, (CoordinatorLostError, *UNFIT)):
             return error
         return CoordinatorLostError(
             f"the coordinator was lost, and none goes on with the generation (resume_s is {self._resume_s:g}); "
