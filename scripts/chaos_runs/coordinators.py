@@ -26,8 +26,7 @@ async def restarted(arena: Arena, draw: random.Random) -> Verdict:
 
 async def _strike(arena: Arena, draw: random.Random, *, is_restarted: bool) -> Verdict:
     asked = greedy_and_sampled(draw, draw.randint(*NUM_PROMPT_TOKENS), NUM_TOKENS)
-    for one in asked:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(asked)
     async with running(arena.client, asked) as generations:
         await generations[0].reach(draw.randint(1, NUM_TOKENS // 2))
         swarm = arena.swarm

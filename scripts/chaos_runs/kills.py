@@ -26,8 +26,7 @@ NOT_HIT = "the session was never rerouted: the fault did not hit it"
 async def mid_decode(arena: Arena, draw: random.Random, *, stage: int, num_tokens: int = NUM_TOKENS) -> Verdict:
     """Kill a stage of the first of two sessions, a greedy and a sampled one, at any token."""
     asked = greedy_and_sampled(draw, draw.randint(*NUM_SHORT_TOKENS), num_tokens)
-    for one in asked:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(asked)
     async with running(arena.client, asked) as generations:
         index = draw.randint(2, num_tokens * 3 // 4)
         await generations[0].reach(index)
@@ -69,8 +68,7 @@ async def mid_prefill(arena: Arena, draw: random.Random, *, stage: int) -> Verdi
 async def mid_decode_followed(arena: Arena, draw: random.Random) -> Verdict:
     """Kill any stage of a session whose stages have standbys."""
     asked = greedy_and_sampled(draw, draw.randint(*NUM_SHORT_TOKENS), 2 * NUM_TOKENS)
-    for one in asked:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(asked)
     async with running(arena.client, asked) as generations:
         index = draw.randint(NUM_TOKENS, 2 * NUM_TOKENS * 3 // 4)
         await generations[0].reach(index)
@@ -83,8 +81,7 @@ async def mid_decode_followed(arena: Arena, draw: random.Random) -> Verdict:
 async def adjacent(arena: Arena, draw: random.Random) -> Verdict:
     """Kill two neighbours at once."""
     asked = greedy_and_sampled(draw, draw.randint(*NUM_SHORT_TOKENS), NUM_TOKENS)
-    for one in asked:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(asked)
     async with running(arena.client, asked) as generations:
         index = draw.randint(2, NUM_TOKENS * 3 // 4)
         await generations[0].reach(index)
@@ -96,8 +93,7 @@ async def adjacent(arena: Arena, draw: random.Random) -> Verdict:
 async def replacement(arena: Arena, draw: random.Random) -> Verdict:
     """Kill a stage, and during its recovery one of those that may replace it."""
     asked = greedy_and_sampled(draw, draw.randint(500, NUM_SHORT_TOKENS[1]), NUM_TOKENS)
-    for one in asked:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(asked)
     async with running(arena.client, asked) as generations:
         index = draw.randint(2, NUM_TOKENS * 3 // 4)
         await generations[0].reach(index)

@@ -19,8 +19,7 @@ NUM_PROMPT_TOKENS = (20, 500)
 async def last_replica(arena: Arena, draw: random.Random) -> Verdict:
     """Kill every node of one stage, and start none again until the sessions have ended."""
     asked = greedy_and_sampled(draw, draw.randint(*NUM_PROMPT_TOKENS), NUM_TOKENS)
-    for one in asked:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(asked)
     async with running(arena.client, asked) as generations:
         for generation in generations:
             await generation.reach(draw.randint(1, NUM_TOKENS // 2))

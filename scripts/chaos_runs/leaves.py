@@ -33,8 +33,7 @@ def its_coordinator(arena: Arena, generation: Generation, draw: random.Random) -
 async def leave(arena: Arena, draw: random.Random, *, leaver: Choice, bar_s: float) -> Verdict:
     """Let a member leave while tokens come."""
     asked = greedy_and_sampled(draw, draw.randint(*NUM_PROMPT_TOKENS), NUM_TOKENS)
-    for one in asked:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(asked)
     async with running(arena.client, asked) as generations:
         await generations[0].reach(draw.randint(2, NUM_TOKENS // 4))
         name = leaver(arena, generations[0], draw)

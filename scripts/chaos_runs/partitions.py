@@ -48,8 +48,7 @@ Ends = Callable[[Generation, Arena, random.Random], tuple[str, str]]
 async def partition(arena: Arena, draw: random.Random, *, ends: Ends, both_ways: bool) -> Verdict:
     """Cut what two members of a session say to each other for some seconds."""
     asked = greedy_and_sampled(draw, draw.randint(*NUM_PROMPT_TOKENS), NUM_TOKENS)
-    for one in asked:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(asked)
     async with running(arena.client, asked) as generations:
         await generations[0].reach(draw.randint(2, NUM_TOKENS // 4))
         source, target = ends(generations[0], arena, draw)
@@ -70,8 +69,7 @@ async def partition(arena: Arena, draw: random.Random, *, ends: Ends, both_ways:
 async def bad_links(arena: Arena, draw: random.Random, *, way: Way, num_tokens: int) -> Verdict:
     """Let every link be bad from before the sessions open until they end."""
     asked = greedy_and_sampled(draw, draw.randint(*NUM_PROMPT_TOKENS), num_tokens)
-    for one in asked:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(asked)
     begun_s = asyncio.get_running_loop().time()
     arena.swarm.network.set_everywhere(way)
     async with running(arena.client, asked) as generations:

@@ -62,8 +62,7 @@ async def soak(arena: Arena, draw: random.Random, *, minutes: float) -> Verdict:
         one for _ in range(NUM_REQUESTS // 2) for one in greedy_and_sampled(draw, draw.randint(*NUM_PROMPT_TOKENS),
                                                                            NUM_TOKENS)
     ]  # fmt: skip
-    for one in requests:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(requests)
     done, loop = Soak(arena, requests, draw), asyncio.get_running_loop()
     end_s = loop.time() + 60.0 * minutes
     first: dict[str, tuple[int, int]] = {}

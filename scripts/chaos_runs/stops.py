@@ -18,8 +18,7 @@ AWAY_S = (0.1, 2.0)  # from the reroute until the stage is back
 async def stop(arena: Arena, draw: random.Random) -> Verdict:
     """Stop any stage of a session, and continue it while the session goes on without it."""
     asked = greedy_and_sampled(draw, draw.randint(*NUM_PROMPT_TOKENS), NUM_TOKENS)
-    for one in asked:
-        await arena.undisturbed.tokens(one)
+    await arena.undisturbed.prepare(asked)
     async with running(arena.client, asked) as generations:
         first = generations[0]
         await first.reach(draw.randint(2, NUM_TOKENS // 4))

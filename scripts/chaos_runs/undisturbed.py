@@ -1,7 +1,7 @@
 """The tokens of an undisturbed run: all layers on one engine in this process, without a network, a swarm or a fault."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,14 +22,23 @@ DEADLINE_S = 120.0  # of one generation
 
 
 class Undisturbed:
-    """Generates one request after the other; those that were asked before come from memory."""
+    """Generates what is asked for; what was asked before comes from memory."""
 
     def __init__(self) -> None:
-        self._outputs: asyncio.Queue[StepOutput | OsaiError] = asyncio.Queue()
-        self.engine = Engine(
-            asyncio.get_running_loop(), self._outputs.put_nowait, self._outputs.put_nowait, EngineOptions(num_threads=1)
-        )
+        self._tokens: dict[int, asyncio.Queue[int | OsaiError]] = {}  # by session
+        self.engine = Engine(asyncio.get_running_loop(), self._take, self._fail, EngineOptions(num_threads=1))
         self._known: dict[Asked, tuple[int, ...]] = {}
+        self._last_session = 0
+
+    async def prepare(self, asked: Iterable[Asked]) -> None:
+        """Generate several at once: by the time that they are needed they are known.
+
+        Raises:
+            ExceptionGroup: of what `tokens` raises.
+        """
+        async with asyncio.TaskGroup() as group:
+            for one in asked:
+                group.create_task(self.tokens(one))
 
     async def tokens(self, asked: Asked) -> tuple[int, ...]:
         """What the request gives.
@@ -40,11 +49,13 @@ class Undisturbed:
         """
         if asked not in self._known:
             async with asyncio.timeout(DEADLINE_S):
-                self._known[asked] = await self._generate(asked, len(self._known) + 1)
+                self._known[asked] = await self._generate(asked)
         return self._known[asked]
 
-    async def _generate(self, asked: Asked, session: int) -> tuple[int, ...]:
-        num_prompt_tokens = len(asked.prompt)
+    async def _generate(self, asked: Asked) -> tuple[int, ...]:
+        self._last_session += 1
+        session, num_prompt_tokens = self._last_session, len(asked.prompt)
+        drawn = self._tokens[session] = asyncio.Queue()
         await self.engine.open(
             SessionSpec(
                 session=session,
@@ -57,25 +68,33 @@ class Undisturbed:
         token_ids: list[int] = []
         self._submit(session, 0, asked.prompt)
         while len(token_ids) < asked.num_tokens:
-            token_ids.append(await self._next())
+            told = await drawn.get()
+            if isinstance(told, OsaiError):
+                raise told
+            token_ids.append(told)
             if len(token_ids) < asked.num_tokens:
                 self._submit(session, num_prompt_tokens + len(token_ids) - 1, token_ids[-1:])
         await self.engine.close(session)
+        del self._tokens[session]
         return tuple(token_ids)
 
     def _submit(self, session: int, position: int, token_ids: tuple[int, ...] | list[int]) -> None:
         rows = Rows(session=session, epoch=0, position=position, count=len(token_ids))
         self.engine.submit(Input(rows=rows, data=torch.tensor(token_ids)))
 
-    async def _next(self) -> int:
-        while True:
-            output = await self._outputs.get()
-            if isinstance(output, OsaiError):
-                raise output
-            for _, error in output.failed:
-                raise error
-            if output.sampled:
-                return output.sampled[0].token_id
+    def _take(self, output: StepOutput) -> None:
+        for sampled in output.sampled:
+            self._tell(sampled.session, sampled.token_id)
+        for rows, error in output.failed:
+            self._tell(rows.session, error)
+
+    def _fail(self, error: OsaiError) -> None:
+        for session in self._tokens:
+            self._tell(session, error)
+
+    def _tell(self, session: int, told: int | OsaiError) -> None:
+        if (drawn := self._tokens.get(session)) is not None:
+            drawn.put_nowait(told)
 
 
 @asynccontextmanager
