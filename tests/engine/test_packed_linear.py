@@ -1,4 +1,6 @@
+import shutil
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from families.fixtures import Checkpoints
 from families.reference import lazy_tensors, read_config
 from osai.core.layers import LayerRange
 from osai.node.engine import packed_linear, span_model
+from osai.node.engine.kernels.build import build, default_folder
 from osai.node.engine.kernels.library import Kernels, load_kernels, panels_of
 from osai.node.engine.packed_linear import PackedLinear, pack_linears
 from osai.node.engine.span_model import load_span
@@ -20,12 +23,51 @@ def packs_whatever_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_linear, "MIN_ELEMENTS", dict.fromkeys(packed_linear.MIN_ELEMENTS, 0))
 
 
-@pytest.fixture(params=["osai", "onednn"])
-def kernels(request: pytest.FixtureRequest) -> Kernels | None:
-    """Both kinds of packing; a machine without a compiler or the instructions fails here, and should."""
+@pytest.fixture(scope="module")
+def without_amx(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    """The kernels as most processors have them: a library of its own, since one is loaded once a process."""
+    copy = tmp_path_factory.mktemp("kernels") / "kernels.so"
+    shutil.copyfile(build(default_folder()), copy)
+    return Kernels(copy, amx=False)
+
+
+@pytest.fixture(params=["osai", "osai without AMX"])
+def own(request: pytest.FixtureRequest, without_amx: Kernels) -> Kernels:
+    """A machine without a compiler or the instructions fails here, and should."""
     found = load_kernels()
     assert found is not None, "the kernels could not be compiled: see the log"
-    return found if request.param == "osai" else None
+    return found if request.param == "osai" else without_amx
+
+
+@pytest.fixture(params=["osai", "osai without AMX", "onednn"])
+def kernels(request: pytest.FixtureRequest, without_amx: Kernels) -> Kernels | None:
+    """Each kind of packing."""
+    return {"osai": load_kernels(), "osai without AMX": without_amx, "onednn": None}[request.param]
+
+
+def test_amx_is_used_where_the_processor_has_it(without_amx: Kernels) -> None:
+    found = load_kernels()
+    assert found is not None
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
+    assert found.has_amx == ("amx_bf16" in flags.split())
+    assert not without_amx.has_amx
+
+
+@pytest.mark.parametrize(("out_features", "in_features"), [(64, 2), (33, 30), (200, 34), (100, 62), (64, 96), (40, 32)])
+@pytest.mark.parametrize("num_rows", [1, 2, 15, 16, 17, 31, 32, 33, 70])
+def test_whatever_the_sizes_a_product_is_right(
+    out_features: int, in_features: int, num_rows: int, own: Kernels
+) -> None:
+    if not own.can(torch.bfloat16):
+        pytest.skip("this processor lacks the instructions: oneDNN does it")
+    x, weight = torch.randn(num_rows, in_features).bfloat16(), torch.randn(out_features, in_features).bfloat16()
+    bias = torch.randn(out_features).bfloat16()
+    got = own.linear(x, panels_of(weight), bias, out_features)
+    want = functional.linear(x.double(), weight.double(), bias.double())
+    torch.testing.assert_close(got.double(), want, rtol=2**-8, atol=1e-5 * in_features)
+    for begin in {0, num_rows // 2}:
+        alone = own.linear(x[begin : begin + 1].contiguous(), panels_of(weight), bias, out_features)
+        assert torch.equal(alone[0], got[begin])
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, FalconLinear])
@@ -75,10 +117,8 @@ def test_layers_with_a_forward_of_their_own_are_left_alone() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_threads", [1, 2])
-def test_a_row_has_the_same_result_whatever_is_beside_it(dtype: torch.dtype, num_threads: int) -> None:
+def test_a_row_has_the_same_result_whatever_is_beside_it(dtype: torch.dtype, num_threads: int, own: Kernels) -> None:
     """To the bit: a session gets the same numbers alone, in a batch, and in a prefill chunk of any size."""
-    own = load_kernels()
-    assert own is not None
     if not own.can(dtype):
         pytest.skip("this processor lacks the instructions: oneDNN does it")
     x, weight = torch.randn(40, 130, dtype=dtype), torch.randn(70, 130, dtype=dtype)

@@ -9,6 +9,7 @@
  * x comes in tiles of up to MAX_X rows, each [inputs][rows], so that one tile is read as one stream too.
  */
 #ifdef __AVX512F__ /* elsewhere oneDNN does this, see packed_linear.py */
+#include "amx.h"
 #include "kernels.h"
 #include "threads.h"
 
@@ -99,6 +100,7 @@ DEFINE_TILE(tile_bf16, dot_bf16)
     }                                                                                                                  \
     void osai_linear_##NAME(const T *x, const T *w, const T *bias, T *y, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,        \
                             uint32_t *scratch, int num_threads) {                                                      \
+        if (tiled_##NAME(x, w, bias, y, m, n, k, scratch, num_threads)) return;                                        \
         linear_args args = {tiles_of((const uint32_t *)x, m, k / PER_STEP, scratch), w, bias, y, m, n, k, num_threads}; \
         in_threads(share_##NAME, &args, num_threads);                                                                  \
     }
@@ -114,6 +116,15 @@ static const uint32_t *tiles_of(const uint32_t *x, ptrdiff_t m, ptrdiff_t num_st
     }
     return tiles;
 }
+
+/* Whether the product was left to AMX, whatever the number of rows: see linear_amx.c. */
+#define tiled_f32(...) 0
+#ifdef OSAI_AMX
+#define tiled_bf16(x, w, bias, y, m, n, k, scratch, num_threads)                                                       \
+    (osai_has_amx && (osai_linear_amx(x, w, bias, y, m, n, k, (uint16_t *)scratch, num_threads), 1))
+#else
+#define tiled_bf16(...) 0
+#endif
 
 DEFINE_LINEAR(f32, float, 1)
 #ifdef __AVX512BF16__

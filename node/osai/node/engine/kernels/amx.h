@@ -1,0 +1,15 @@
+/* Whether this processor has AMX for bf16, and linear.c's product in it. */
+#ifndef OSAI_AMX_H
+#define OSAI_AMX_H
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#define OSAI_AMX
+#include <stddef.h>
+#include <stdint.h>
+
+extern int osai_has_amx; /* set by osai_use_amx */
+void osai_linear_amx(const uint16_t *x, const uint16_t *w, const uint16_t *bias, uint16_t *y, ptrdiff_t m, ptrdiff_t n,
+                     ptrdiff_t k, uint16_t *scratch, int num_threads);
+#endif
+
+#endif
