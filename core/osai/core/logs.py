@@ -7,6 +7,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
+from osai.core.log_floods import FloodFilter
+
 LogFormat = Literal["text", "json"]
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -62,6 +64,7 @@ def configure_logs(level: str, form: LogFormat = "text") -> None:
     os.environ.setdefault("HIVEMIND_LOGLEVEL", "WARNING")  # hivemind sets up its own handler when imported
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     handler = StderrHandler()
+    handler.addFilter(FloodFilter())
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in QUIET:
