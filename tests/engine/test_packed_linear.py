@@ -1,4 +1,3 @@
-import shutil
 import weakref
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from families.fixtures import Checkpoints
 from families.reference import lazy_tensors, read_config
 from osai.core.layers import LayerRange
 from osai.node.engine import packed_linear, span_model
-from osai.node.engine.kernels.build import build, default_folder
 from osai.node.engine.kernels.library import Kernels, load_kernels, panels_of
 from osai.node.engine.packed_linear import PackedLinear, pack_linears
 from osai.node.engine.span_model import load_span
@@ -21,14 +19,6 @@ from osai.node.engine.span_model import load_span
 @pytest.fixture(autouse=True)
 def packs_whatever_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_linear, "MIN_ELEMENTS", dict.fromkeys(packed_linear.MIN_ELEMENTS, 0))
-
-
-@pytest.fixture(scope="module")
-def without_amx(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    """The kernels as most processors have them: a library of its own, since one is loaded once a process."""
-    copy = tmp_path_factory.mktemp("kernels") / "kernels.so"
-    shutil.copyfile(build(default_folder()), copy)
-    return Kernels(copy, amx=False)
 
 
 @pytest.fixture(params=["osai", "osai without AMX"])

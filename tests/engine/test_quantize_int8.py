@@ -28,11 +28,14 @@ def test_weights_are_off_by_half_a_scale_at_most(seed: int, dtype: torch.dtype) 
     assert (quantized[3] == 0).all()
 
 
-KERNEL = load_int8_kernel()
+@pytest.fixture(params=["osai", "osai without AMX", "torch"])
+def kernel(request: pytest.FixtureRequest, int8_without_amx: Int8Kernel | None) -> Int8Kernel | None:
+    """Each way to multiply."""
+    return {"osai": load_int8_kernel(), "osai without AMX": int8_without_amx, "torch": None}[request.param]
 
 
-@pytest.mark.parametrize("num_rows", [0, 1, 2, 3, 4, 5, 8, 9, 13, 40])
-@pytest.mark.parametrize(("dtype", "kernel"), [(torch.bfloat16, None), (torch.bfloat16, KERNEL), (torch.float32, None)])
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 3, 4, 5, 8, 9, 13, 17, 40])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("out_features", [4096, 200])
 def test_a_layer_gives_what_its_dequantised_weights_give(
     num_rows: int, dtype: torch.dtype, kernel: Int8Kernel | None, out_features: int
@@ -54,15 +57,19 @@ def test_a_layer_gives_what_its_dequantised_weights_give(
     assert ((got.double() - want).abs() <= rounded + summed).all()
 
 
-@pytest.mark.skipif(KERNEL is None, reason="no compiler, or a processor without AVX-512 bf16 and VBMI")
-def test_the_kernel_gives_a_row_the_same_numbers_in_any_batch_and_number_of_threads() -> None:
+@pytest.mark.parametrize("kernel", ["osai", "osai without AMX"], indirect=True)
+def test_the_kernel_gives_a_row_the_same_numbers_in_any_batch_and_number_of_threads(
+    kernel: Int8Kernel | None,
+) -> None:
+    if kernel is None:
+        pytest.skip("no compiler, or a processor without AVX-512 bf16 and VBMI")
     torch.manual_seed(1)
-    layer = Int8Linear.quantized(torch.randn(1000, 512).bfloat16(), None, KERNEL)
-    x = torch.randn(17, 512).bfloat16()
+    layer = Int8Linear.quantized(torch.randn(1000, 530).bfloat16(), None, kernel)
+    x = torch.randn(40, 530).bfloat16()
     before = torch.get_num_threads()
     with torch.inference_mode():
         want = layer(x)
-        for count in (1, 3, 4, 5, 16):
+        for count in (1, 3, 4, 5, 16, 17, 33):
             assert torch.equal(layer(x[:count]), want[:count])
         torch.set_num_threads(2)
         try:

@@ -7,8 +7,9 @@
  * panel is first made bf16 in the cache, and then read for every tile of rows.
  */
 #if defined(__AVX512BF16__) && defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#include "amx.h"
+#include "int8.h"
 #include "threads.h"
-#include "vectors.h"
 
 #define PANEL 64
 #define NARROW 4      /* rows of a tile: 16 sums, 4 tables and what is unpacked fit in 32 registers */
@@ -24,31 +25,6 @@ typedef struct {
     ptrdiff_t m, n, steps;
     int num_threads, tile;
 } int8_args;
-
-typedef struct {
-    __m512i high[2], low[2];
-} tables;
-
-/* The high and the low byte of every magnitude as a bf16. */
-static tables bf16_bytes(void) {
-    uint8_t bytes[4][64];
-    for (int i = 0; i < 128; i++) {
-        union { float f; uint32_t bits; } value = {(float)i};
-        bytes[i / 64][i % 64] = (uint8_t)(value.bits >> 24);
-        bytes[2 + i / 64][i % 64] = (uint8_t)(value.bits >> 16);
-    }
-    return (tables){{_mm512_loadu_si512(bytes[0]), _mm512_loadu_si512(bytes[1])},
-                    {_mm512_loadu_si512(bytes[2]), _mm512_loadu_si512(bytes[3])}};
-}
-
-/* 64 weights, of 32 outputs, as two registers of bf16 pairs. */
-INLINE void unpack(const uint8_t *w, const tables *t, __m512i out[2]) {
-    __m512i q = _mm512_load_si512(w), sign = _mm512_and_si512(q, _mm512_set1_epi8((char)0x80));
-    __m512i high = _mm512_or_si512(_mm512_permutex2var_epi8(t->high[0], q, t->high[1]), sign);
-    __m512i low = _mm512_permutex2var_epi8(t->low[0], q, t->low[1]);
-    out[0] = _mm512_unpacklo_epi8(low, high);
-    out[1] = _mm512_unpackhi_epi8(low, high);
-}
 
 INLINE void clear(__m512 (*sums)[4], int num_x) {
     for (int i = 0; i < num_x; i++)
@@ -158,6 +134,12 @@ static const uint32_t *in_tiles(const uint32_t *x, ptrdiff_t m, ptrdiff_t steps,
 void osai_linear_int8_bf16(const uint16_t *x, const uint8_t *w, const uint16_t *scales, const uint16_t *bias,
                            uint16_t *y, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, uint32_t *tiles, uint16_t *scratch,
                            int num_threads) {
+#ifdef OSAI_AMX
+    if (osai_has_amx) {
+        osai_linear_int8_amx(x, w, scales, bias, y, m, n, k, (uint16_t *)tiles, scratch, num_threads);
+        return;
+    }
+#endif
     int tile = m <= MAX_NARROW ? NARROW : MAX_WIDE;
     const uint32_t *rows = in_tiles((const uint32_t *)x, m, k / 2, tile, tiles);
     int8_args args = {rows, w, scales, bias, y, scratch, m, n, k / 2, num_threads, tile};
