@@ -18,6 +18,7 @@ from osai.core.errors import BadFrameError, InvalidRequestError, OsaiError, Reso
 from osai.core.manifest import SignedManifest, parse, unsigned
 from osai.core.member_channel import member_channel
 from osai.core.rpc import error_of, insecure_channel
+from osai.core.token_bucket import TokenBucket
 from osai.node.weights import bits, service
 from osai.node.weights.cache import ChunkCache, Hashed
 from osai.node.weights.chunk_table import ChunkTable
@@ -25,7 +26,6 @@ from osai.node.weights.seeders import MAX_EVER, MAX_SEEDERS, choose, read_seeder
 from osai.node.weights.service import ServeLimits
 from osai.node.weights.source import LocalFolder
 from osai.node.weights.spread import Origin
-from osai.node.weights.token_bucket import TokenBucket
 from osai.proto import record_pb2, weights_pb2, weights_pb2_grpc
 from private.swarm_members import PrivateSwarm
 from weights.spread_nodes import (
@@ -215,7 +215,7 @@ async def test_nodes_that_load_together_read_each_chunk_once_from_the_source(
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 3000)), max_size=40), st.integers(1, 2000))
 def test_a_bucket_lets_through_no_more_than_burst_and_rate(steps: list[tuple[float, int]], rate: int) -> None:
-    bucket, now_s, sent = TokenBucket(rate, 1000, 0.0), 0.0, 0
+    bucket, now_s, sent = TokenBucket.full(rate, 1000, 0.0), 0.0, 0
     for pause_s, size in steps:
         now_s += pause_s
         now_s += bucket.take(size, now_s)  # who waits as told
@@ -224,7 +224,7 @@ def test_a_bucket_lets_through_no_more_than_burst_and_rate(steps: list[tuple[flo
 
 
 def test_a_bucket_does_not_make_anybody_wait_after_a_rest() -> None:
-    bucket = TokenBucket(100, 1000, 0.0)
+    bucket = TokenBucket.full(100, 1000, 0.0)
     assert bucket.take(1000, 0.0) == 0
     assert bucket.take(100, 0.0) == pytest.approx(1.0)
     assert bucket.take(100, 100.0) == 0

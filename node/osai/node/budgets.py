@@ -7,6 +7,7 @@ need, all of a swarm's members on one machine included: they bound harm, and sha
 from dataclasses import dataclass, field
 
 from osai.core.errors import ResourceExhaustedError
+from osai.core.token_bucket import TokenBucket
 
 MAX_REMEMBERED = 4096  # peers without links whose use is remembered; one that has rested is as good as new
 
@@ -31,37 +32,17 @@ class BudgetConfig:
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """Fills at `rate`, up to `most`."""
-
-    rate: float
-    most: float
-    left: float
-    at_s: float
-
-    def refill(self, now_s: float) -> None:
-        self.left = min(self.most, self.left + self.rate * max(now_s - self.at_s, 0.0))
-        self.at_s = max(now_s, self.at_s)
-
-    def wait_s(self, amount: float) -> float:
-        """Seconds until `amount` may be taken; what is larger than the bucket may once it is full."""
-        return max(min(amount, self.most) - self.left, 0.0) / self.rate
-
-
-@dataclass(slots=True)
 class _Account:
     """One peer's."""
 
-    tokens: _Bucket
-    num_bytes: _Bucket
+    tokens: TokenBucket
+    num_bytes: TokenBucket
     links: set[int] = field(default_factory=set)
     kv_tokens: int = 0
 
     def is_rested(self, now_s: float) -> bool:
         """Whether nothing need be remembered of it."""
-        self.tokens.refill(now_s)
-        self.num_bytes.refill(now_s)
-        full = self.tokens.left >= self.tokens.most and self.num_bytes.left >= self.num_bytes.most
+        full = self.tokens.is_full(now_s) and self.num_bytes.is_full(now_s)
         return full and not self.links and not self.kv_tokens
 
 
@@ -161,6 +142,5 @@ class Budgets:
         for peer in [peer for peer, account in self._accounts.items() if account.is_rested(now_s)]:
             del self._accounts[peer]
 
-    def _bucket(self, rate: float, now_s: float) -> _Bucket:
-        most = rate * self._config.burst_s
-        return _Bucket(rate, most, most, now_s)
+    def _bucket(self, rate: float, now_s: float) -> TokenBucket:
+        return TokenBucket.full(rate, rate * self._config.burst_s, now_s)

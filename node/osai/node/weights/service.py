@@ -13,9 +13,9 @@ from osai.core.errors import DeadlineExceededError, InvalidRequestError, OsaiErr
 from osai.core.identity import NODE_ID_HEX_DIGITS
 from osai.core.port.callers import caller_host
 from osai.core.rpc import abort
+from osai.core.token_bucket import TokenBucket
 from osai.node.weights import bits
 from osai.node.weights.stock import Stock
-from osai.node.weights.token_bucket import TokenBucket
 from osai.proto import weights_pb2, weights_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class WeightsService(weights_pb2_grpc.WeightsServicer):
         self._stock = stock
         self._limits = limits
         self._clock_s = clock_s
-        self._bucket = TokenBucket(limits.bytes_a_second, limits.bytes_a_second, clock_s())
+        self._bucket = TokenBucket.full(limits.bytes_a_second, limits.bytes_a_second, clock_s())
         self._looking = asyncio.Lock()
         self._of_hosts: Counter[str] = Counter()
         self.num_bytes = 0
