@@ -14,7 +14,6 @@ from osai.client.aio import AsyncClient
 from osai.client.blocking import Client
 from osai.client.completion import partial_of
 from osai.client.events import (
-    ChatMessage,
     Chunk,
     Completion,
     Embedding,
@@ -26,8 +25,6 @@ from osai.client.events import (
     Timings,
     Token,
     TokenLogprob,
-    Tool,
-    ToolCall,
     Usage,
     Waiting,
 )
@@ -36,6 +33,7 @@ from osai.client.request import GenerationOptions, Prompt
 from osai.client.retries import Retries
 from osai.client.swarm import HostedSpan, Model, Node, Swarm
 from osai.client.timeouts import Timeouts
+from osai.core.chat_turns import ChatMessage, Tool, ToolCall
 from osai.core.grammar import Grammar
 
 __all__ = [

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
-from osai.client.events import ChatMessage, Tool
+from osai.core.chat_turns import ChatMessage, Tool
 from osai.core.errors import InvalidRequestError, ProtocolMismatchError
 from osai.core.grammar import Grammar, write_grammar
 from osai.core.protocol import PROTOCOL_VERSION

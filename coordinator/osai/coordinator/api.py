@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from osai.coordinator.chat_turns import ChatMessage, Tool, ToolCall
 from osai.coordinator.tool_calls.style import ToolStyle
+from osai.core.chat_turns import ChatMessage, Tool, ToolCall
 from osai.core.grammar import Grammar
 from osai.core.layers import LayerRange
 from osai.core.sampling import SamplingParams

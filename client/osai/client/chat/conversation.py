@@ -2,8 +2,8 @@
 
 import json
 
-from osai.client.events import ChatMessage
 from osai.client.request import GenerationOptions
+from osai.core.chat_turns import ChatMessage
 
 
 class Conversation:

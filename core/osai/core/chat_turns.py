@@ -14,7 +14,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatMessage:
-    """One turn of a chat.
+    """One turn of a chat; `role` is one that the model's template knows: "system", "user", "assistant", "tool".
 
     Attributes:
         tool_calls: of an assistant's turn.
