@@ -1,3 +1,4 @@
+import shutil
 import weakref
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from families.fixtures import Checkpoints
 from families.reference import lazy_tensors, read_config
 from osai.core.layers import LayerRange
 from osai.node.engine import packed_linear, span_model
+from osai.node.engine.kernels import library
+from osai.node.engine.kernels.build import build, default_folder
 from osai.node.engine.kernels.library import Kernels, load_kernels, panels_of
 from osai.node.engine.packed_linear import PackedLinear, pack_linears
 from osai.node.engine.span_model import load_span
@@ -41,6 +44,30 @@ def test_amx_is_used_where_the_processor_has_it(without_amx: Kernels) -> None:
     flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
     assert found.has_amx == ("amx_bf16" in flags.split())
     assert not without_amx.has_amx
+
+
+@pytest.mark.parametrize(("value", "left_alone"), [("0", True), ("1", False), ("", False)])
+def test_the_environment_can_say_to_leave_amx_alone(
+    value: str, left_alone: bool, tmp_path: Path, without_amx: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = load_kernels()
+    assert usual is not None
+    if not usual.has_amx:
+        pytest.skip("this processor has no AMX, or Linux does not give it")
+    fresh = shutil.copyfile(build(default_folder()), tmp_path / "kernels.so")  # what is settled is so for a file
+    monkeypatch.setattr(library, "build", lambda _: fresh)
+    monkeypatch.setenv("OSAI_AMX", value)
+    found = load_kernels.__wrapped__()
+    assert found is not None
+    assert found.has_amx == (not left_alone)
+    half, weight = torch.randn(5, 513).bfloat16(), torch.randn(640, 513).bfloat16()
+    x, panels = (
+        torch.cat((half, -half), 1),
+        panels_of(torch.cat((weight, weight), 1)),
+    )  # 0 but for the order of sums
+    with_amx, without = (kernels.linear(x, panels, None, 640) for kernels in (usual, without_amx))
+    assert not torch.equal(with_amx, without), "they add in different orders"
+    assert torch.equal(found.linear(x, panels, None, 640), without if left_alone else with_amx)
 
 
 @pytest.mark.parametrize(("out_features", "in_features"), [(64, 2), (33, 30), (200, 34), (100, 62), (64, 96), (40, 32)])

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -161,9 +162,12 @@ def on_huge_pages(count: int, dtype: torch.dtype) -> torch.Tensor:
 
 @cache
 def load_kernels() -> Kernels | None:
-    """The kernels for this machine, compiled if need be; None, with a word in the log, where that can't be done."""
+    """The kernels for this machine, compiled if need be; None, with a word in the log, where that can't be done.
+
+    OSAI_AMX=0 in the environment leaves AMX alone.
+    """
     try:
-        return Kernels(build(default_folder()))
+        return Kernels(build(default_folder()), amx=os.environ.get("OSAI_AMX") != "0")
     except (SetupError, OSError) as e:
         _log.warning("no kernels of osai's own, so steps take up to twice as long: %s", e)
         return None
