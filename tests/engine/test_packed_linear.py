@@ -1,3 +1,4 @@
+import os
 import shutil
 import weakref
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_amx_is_used_where_the_processor_has_it(without_amx: Kernels) -> None:
     found = load_kernels()
     assert found is not None
     flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
-    assert found.has_amx == ("amx_bf16" in flags.split())
+    assert found.has_amx == ("amx_bf16" in flags.split() and os.environ.get("OSAI_AMX") != "0")
     assert not without_amx.has_amx
 
 
@@ -85,6 +86,28 @@ def test_whatever_the_sizes_a_product_is_right(
     for begin in {0, num_rows // 2}:
         alone = own.linear(x[begin : begin + 1].contiguous(), panels_of(weight), bias, out_features)
         assert torch.equal(alone[0], got[begin])
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize(("num_rows", "in_features"), [(20, 1026), (48, 2082), (300, 2080), (530, 1058)])
+def test_a_product_that_is_done_in_pieces_is_right(
+    num_rows: int, in_features: int, num_threads: int, own: Kernels
+) -> None:
+    """AMX takes 1024 inputs, 256 rows and 256 outputs at a time; a thread's share is 5 panels, or 2 and 3."""
+    if not own.can(torch.bfloat16):
+        pytest.skip("this processor lacks the instructions: oneDNN does it")
+    x, weight = torch.randn(num_rows, in_features).bfloat16(), torch.randn(310, in_features).bfloat16()
+    bias, panels = torch.randn(310).bfloat16(), panels_of(weight)
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        got = own.linear(x, panels, bias, 310)
+        want = functional.linear(x.double(), weight.double(), bias.double())
+        torch.testing.assert_close(got.double(), want, rtol=2**-8, atol=1e-5 * in_features)
+        for row in {0, num_rows // 2, num_rows - 1}:
+            assert torch.equal(own.linear(x[row : row + 1], panels, bias, 310)[0], got[row])
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, FalconLinear])

@@ -5,6 +5,10 @@
  * rows of x meets all four tiles of a panel's outputs, one of up to 32 rows two at a time. The order of additions of an
  * output is the same for every number of rows, one included, but not that of those: a process uses one of the two. Weights
  * of 8 bits are made bf16 step by step as the first block of rows comes to them, and stay so for the other blocks.
+ *
+ * More than one block would sweep the second-level cache with every panel of many inputs. So GROUP rows meet SET
+ * panels, CHUNK steps at a time, and sums that are not complete wait in memory: as float32, so that the result is the
+ * same.
  */
 #include "amx.h"
 #ifdef OSAI_AMX
@@ -14,13 +18,13 @@
 #include "int8.h"
 #include "kernels.h"
 #include "threads.h"
+#include "tiles.h"
 
-#define PANEL 64    /* outputs: 4 tiles */
-#define STEP 32     /* inputs: 16 pairs, the rows of a tile of weights */
 #define BLOCK 32    /* rows of x: 2 tiles */
-#define PAIR_BYTES 256 /* of a panel */
-#define STEP_BYTES (STEP / 2 * PAIR_BYTES)
 #define AHEAD 4096  /* bytes: a step, see linear.c */
+#define CHUNK 32    /* steps: 128 KiB of a panel */
+#define GROUP 256   /* rows: 512 KiB of a chunk */
+#define SET 4       /* panels: 256 KiB of sums with a group */
 
 typedef struct {
     const uint16_t *x, *blocks; /* blocks: all whole steps of x, see blocks_of */
@@ -33,12 +37,6 @@ typedef struct {
     int num_threads;
 } amx_args;
 
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} __attribute__((packed, aligned(64))) tile_config;
-
 int osai_has_amx = 0;
 
 /* Ask Linux for the tiles' state, once a process; whether they may be used. See Documentation/arch/x86/xstate.rst. */
@@ -46,20 +44,6 @@ int osai_use_amx(void) {
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
     osai_has_amx = syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
     return osai_has_amx;
-}
-
-/* gcc's tile instructions don't say that they read memory. */
-INLINE void written(void) { __asm__ volatile("" ::: "memory"); }
-
-/* Tiles 0 to 3 are sums, 4 and 5 rows of x, 6 and 7 weights. With up to 16 rows all sums are of these. */
-static void configure(ptrdiff_t num_rows) {
-    tile_config config = {.palette = 1};
-    uint8_t upper = (uint8_t)(num_rows < 16 ? num_rows : 16), lower = (uint8_t)(num_rows > 16 ? num_rows - 16 : upper);
-    for (int i = 0; i < 8; i++) config.row_bytes[i] = 64, config.rows[i] = 16;
-    config.rows[0] = config.rows[1] = config.rows[4] = upper;
-    config.rows[2] = config.rows[3] = config.rows[5] = lower;
-    written();
-    _tile_loadconfig(&config);
 }
 
 INLINE void fetch_ahead(const char *w, int num_bytes) {
@@ -93,31 +77,6 @@ INLINE void make_ready(const panel_source *from, ptrdiff_t step, ptrdiff_t num_s
     written();
 }
 
-/* One step of up to 16 rows with all outputs of the panel. */
-INLINE void step_narrow(const uint16_t *x, const char *w) {
-    _tile_loadd(4, x, 2 * STEP);
-    _tile_loadd(6, w, PAIR_BYTES);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, w + 64, PAIR_BYTES);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(6, w + 128, PAIR_BYTES);
-    _tile_dpbf16ps(2, 4, 6);
-    _tile_loadd(7, w + 192, PAIR_BYTES);
-    _tile_dpbf16ps(3, 4, 7);
-}
-
-/* One step of up to 32 rows with half the outputs. */
-INLINE void step_wide(const uint16_t *x, const char *w) {
-    _tile_loadd(6, w, PAIR_BYTES);
-    _tile_loadd(4, x, 2 * STEP);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, w + 64, PAIR_BYTES);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, x + 16 * STEP, 2 * STEP);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-}
-
 /* Inputs beyond the last whole step, filled up with zeros: rows of x, and weights. */
 typedef struct {
     uint16_t x[BLOCK][STEP] __attribute__((aligned(64)));
@@ -133,85 +92,125 @@ static void put(const amx_args *a, const float *sums, ptrdiff_t num_rows, ptrdif
         put_bf16(a->y + (row + i) * a->n + first, mask, _mm512_fmadd_ps(_mm512_load_ps(sums + 16 * i), scales, bias));
 }
 
-INLINE void clear(void) {
-    written();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
+/* What is multiplied at a time. */
+typedef struct {
+    ptrdiff_t row, num_rows;     /* a block */
+    ptrdiff_t first;             /* output of the panel */
+    ptrdiff_t step, end;         /* whole steps */
+    const panel_source *from;    /* NULL where an earlier block has made the weights ready */
+    const char *w;               /* the panel in bf16 */
+    const rest_of_inputs *rest;  /* for the last step */
+    float (*sums)[TILE_SUMS];    /* of the block and panel: up to 8 tiles */
+} piece;
 
-INLINE void store(float sums[4][16 * 16]) {
-    _tile_stored(0, sums[0], 64);
-    _tile_stored(1, sums[1], 64);
-    _tile_stored(2, sums[2], 64);
-    _tile_stored(3, sums[3], 64);
-    written();
-}
-
-static void block_narrow(const amx_args *a, ptrdiff_t row, ptrdiff_t num_rows, ptrdiff_t first, const char *w,
-                         const rest_of_inputs *rest, const panel_source *from) {
-    float sums[4][16 * 16] __attribute__((aligned(64)));
+static void block_narrow(const amx_args *a, const piece *p) {
     ptrdiff_t num_steps = a->k / STEP;
-    const uint16_t *x = a->blocks + row * num_steps * STEP;
+    const uint16_t *x = a->blocks + (p->row * num_steps + p->step * p->num_rows) * STEP;
     /* what no other block comes to is kept for a few steps: it stays in the first-level cache */
-    ptrdiff_t kept = from && from->tables && a->m == num_rows ? 3 : PTRDIFF_MAX;
-    clear();
-    if (from) make_ready(from, 0, num_steps, w);
-    for (ptrdiff_t step = 0; step < num_steps; step++, x += num_rows * STEP) {
-        if (from) make_ready(from, step + 1, num_steps, w + ((step + 1) & kept) * STEP_BYTES);
-        step_narrow(x, w + (step & kept) * STEP_BYTES);
+    ptrdiff_t kept = p->from && p->from->tables && a->m == p->num_rows ? 3 : PTRDIFF_MAX;
+    begin_sums(p->step == 0, p->sums);
+    if (p->from) make_ready(p->from, p->step, p->end, p->w + (p->step & kept) * STEP_BYTES);
+    for (ptrdiff_t step = p->step; step < p->end; step++, x += p->num_rows * STEP) {
+        if (p->from) make_ready(p->from, step + 1, p->end, p->w + ((step + 1) & kept) * STEP_BYTES);
+        step_narrow(x, p->w + (step & kept) * STEP_BYTES);
     }
-    if (a->k % STEP) step_narrow(rest->x[0], rest->w);
-    store(sums);
-    for (int j = 0; j < 4; j++) put(a, sums[j], num_rows, row, first + 16 * j);
+    int complete = p->end == num_steps;
+    if (complete && a->k % STEP) step_narrow(p->rest->x[0], p->rest->w);
+    end_sums(p->sums);
+    for (int j = 0; complete && j < 4; j++) put(a, p->sums[j], p->num_rows, p->row, p->first + 16 * j);
 }
 
-static void block_wide(const amx_args *a, ptrdiff_t row, ptrdiff_t num_rows, ptrdiff_t first, const char *panel,
-                       const rest_of_inputs *rest, const panel_source *from) {
-    float sums[4][16 * 16] __attribute__((aligned(64)));
-    ptrdiff_t num_steps = a->k / STEP;
-    for (int half = 0; half < 2; half++) {
-        const char *w = panel + 128 * half;
-        const uint16_t *x = a->blocks + row * num_steps * STEP;
-        clear();
-        if (from && !half) make_ready(from, 0, num_steps, panel);
-        for (ptrdiff_t step = 0; step < num_steps; step++, w += STEP_BYTES, x += num_rows * STEP) {
-            if (from && !half) make_ready(from, step + 1, num_steps, w + STEP_BYTES);
-            step_wide(x, w);
+static void half_wide(const amx_args *a, const piece *p, int half, float (*sums)[TILE_SUMS]) {
+    ptrdiff_t num_steps = a->k / STEP, first = p->first + 32 * half;
+    const char *w = p->w + p->step * STEP_BYTES + 128 * half;
+    const uint16_t *x = a->blocks + (p->row * num_steps + p->step * p->num_rows) * STEP;
+    const panel_source *from = half ? NULL : p->from;
+    begin_sums(p->step == 0, sums);
+    if (from) make_ready(from, p->step, p->end, w);
+    for (ptrdiff_t step = p->step; step < p->end; step++, w += STEP_BYTES, x += p->num_rows * STEP) {
+        if (from) make_ready(from, step + 1, p->end, w + STEP_BYTES);
+        step_wide(x, w);
+    }
+    int complete = p->end == num_steps;
+    if (complete && a->k % STEP) step_wide(p->rest->x[0], p->rest->w + 128 * half);
+    end_sums(sums);
+    for (int j = 0; complete && j < 2; j++) {
+        put(a, sums[j], 16, p->row, first + 16 * j);
+        put(a, sums[2 + j], p->num_rows - 16, p->row + 16, first + 16 * j);
+    }
+}
+
+/* What a thread has of its own. */
+typedef struct {
+    const amx_args *a;
+    char *wide; /* NULL where weights are bf16 */
+    tables tables;
+    rest_of_inputs rest;
+    float sums[SET][GROUP / BLOCK * 8][TILE_SUMS] __attribute__((aligned(64)));
+    ptrdiff_t configured; /* for so many rows */
+} worker;
+
+/* The inputs of a group's panel beyond the last whole step. */
+static void rest_of_weights(worker *me, const panel_source *from) {
+    ptrdiff_t num_pairs = me->a->k / 2, tail = me->a->k % STEP / 2;
+    if (from->tables)
+        widen_pairs(from, num_pairs - tail, tail, me->rest.w);
+    else
+        memcpy(me->rest.w, from->bytes + (num_pairs - tail) * PAIR_BYTES, (size_t)(tail * PAIR_BYTES));
+}
+
+static void rest_of_x(worker *me, const piece *p) {
+    ptrdiff_t k = me->a->k, tail = k % STEP;
+    for (ptrdiff_t i = 0; tail && i < p->num_rows; i++)
+        memcpy(me->rest.x[i], me->a->x + (p->row + i + 1) * k - tail, (size_t)(2 * tail));
+}
+
+/* A group's rows with a chunk of a panel: `p`, but for the rows. */
+static void rows_with_chunk(worker *me, piece p, int is_last) {
+    ptrdiff_t end = me->a->m - p.row < GROUP ? me->a->m : p.row + GROUP;
+    if (is_last) rest_of_weights(me, p.from);
+    for (; p.row < end; p.row += BLOCK, p.sums += 8, p.from = NULL) {
+        p.num_rows = end - p.row < BLOCK ? end - p.row : BLOCK;
+        if (is_last) rest_of_x(me, &p);
+        if (me->configured != p.num_rows) configure(me->configured = p.num_rows);
+        if (p.num_rows <= 16) {
+            block_narrow(me->a, &p);
+        } else {
+            half_wide(me->a, &p, 0, p.sums);
+            half_wide(me->a, &p, 1, p.sums + 4);
         }
-        if (a->k % STEP) step_wide(rest->x[0], rest->w + 128 * half);
-        store(sums);
-        for (int j = 0; j < 2; j++) {
-            put(a, sums[j], 16, row, first + 32 * half + 16 * j);
-            put(a, sums[2 + j], num_rows - 16, row + 16, first + 32 * half + 16 * j);
+    }
+}
+
+/* A group of rows, from `row`, with the panels of outputs [first, end), SET at most. Up to 16 rows read them once, and
+ * need no chunks. */
+static void group_with_set(worker *me, ptrdiff_t row, ptrdiff_t first, ptrdiff_t end) {
+    const amx_args *a = me->a;
+    ptrdiff_t num_steps = a->k / STEP, chunk = a->m > 16 ? CHUNK : num_steps;
+    int is_last = 0;
+    for (ptrdiff_t step = 0; !is_last; step += chunk) {
+        is_last = num_steps - step <= chunk;
+        for (ptrdiff_t i = 0; first + i * PANEL < end; i++) {
+            ptrdiff_t at = first + i * PANEL;
+            panel_source from = {a->w + at * a->k * (a->scales ? 1 : 2), a->scales ? &me->tables : NULL};
+            piece p = {row, 0, at, step, is_last ? num_steps : step + chunk, &from,
+                       a->scales ? me->wide : from.bytes, &me->rest, me->sums[i]};
+            rows_with_chunk(me, p, is_last);
         }
     }
 }
 
 static void share(void *data) {
     const amx_args *a = data;
-    ptrdiff_t first, end, tail = a->k % STEP, configured = 0, num_pairs = a->k / 2;
-    rest_of_inputs rest;
-    tables t = bf16_bytes();
-    memset(&rest, 0, sizeof rest);
-    share_of(a->n, PANEL, a->num_threads, &first, &end);
-    char *wide = (char *)a->wide + this_thread(a->num_threads) * num_pairs * PAIR_BYTES;
-    for (; first < end; first += PANEL) {
-        panel_source from = {a->w + first * num_pairs * (a->scales ? 2 : 4), a->scales ? &t : NULL};
-        const char *w = a->scales ? wide : from.bytes;
-        if (a->scales)
-            widen_pairs(&from, num_pairs - tail / 2, tail / 2, rest.w);
-        else
-            memcpy(rest.w, w + (num_pairs - tail / 2) * PAIR_BYTES, (size_t)(tail / 2 * PAIR_BYTES));
-        for (ptrdiff_t row = 0; row < a->m; row += BLOCK) {
-            ptrdiff_t num_rows = a->m - row < BLOCK ? a->m - row : BLOCK;
-            for (ptrdiff_t i = 0; tail && i < num_rows; i++)
-                memcpy(rest.x[i], a->x + (row + i + 1) * a->k - tail, (size_t)(2 * tail));
-            if (configured != num_rows) configure(configured = num_rows);
-            (num_rows > 16 ? block_wide : block_narrow)(a, row, num_rows, first, w, &rest, row ? NULL : &from);
-        }
-    }
+    worker me;
+    me.a = a, me.tables = bf16_bytes(), me.configured = 0;
+    me.wide = a->scales ? (char *)a->wide + this_thread(a->num_threads) * (a->k / 2 * PAIR_BYTES) : NULL;
+    memset(&me.rest, 0, sizeof me.rest);
+    ptrdiff_t begin, end;
+    share_of(a->n, PANEL, a->num_threads, &begin, &end);
+    for (ptrdiff_t row = 0; row < a->m; row += GROUP)
+        for (ptrdiff_t first = begin; first < end; first += SET * PANEL)
+            group_with_set(&me, row, first, end - first < SET * PANEL ? end : first + SET * PANEL);
     _tile_release();
 }
 
