@@ -1,0 +1,78 @@
+"""A program: products by osai's kernels, where each buffer ends at a page that can't be touched."""
+
+import ctypes
+import itertools
+import mmap
+import sys
+
+import torch
+
+from osai.node.engine.kernels.build import build, default_folder
+from osai.node.engine.kernels.library import PANEL, Kernels, panels_of
+from osai.node.engine.quantize_kernel import int8_panels
+
+NUM_ROWS = (1, 2, 16, 17, 33, 70, 257)
+OUT_FEATURES = (33, 64, 330)
+IN_FEATURES = (2, 30, 34, 64, 1026, 2082)
+NONE, PRIVATE, READ_WRITE = 0, 0x22, 3  # of mman.h; private memory is anonymous too
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+class Guarded:
+    """Buffers of one product; all go with it."""
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[int, int]] = []
+
+    def room(self, num_bytes: int) -> int:
+        """The address of so many bytes with a forbidden page behind them."""
+        whole = -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        begin = libc.mmap(None, whole + mmap.PAGESIZE, READ_WRITE, PRIVATE, -1, 0)
+        if libc.mprotect(begin + whole, mmap.PAGESIZE, NONE):
+            raise OSError(ctypes.get_errno(), "mprotect")
+        self._pieces.append((begin, whole + mmap.PAGESIZE))
+        return int(begin + whole - num_bytes)
+
+    def copy(self, tensor: torch.Tensor) -> int:
+        """The address of a tensor's numbers."""
+        held = tensor.contiguous()
+        num_bytes = held.numel() * held.itemsize
+        address = self.room(num_bytes)
+        ctypes.memmove(address, held.data_ptr(), num_bytes)
+        return address
+
+    def free(self) -> None:
+        """Give all back."""
+        for begin, num_bytes in self._pieces:
+            libc.munmap(begin, num_bytes)
+
+
+def main(*, amx: bool) -> None:
+    """Try every shape; the process dies where a kernel leaves its buffers."""
+    library = build(default_folder())
+    Kernels(library, amx=amx)
+    kernels = ctypes.CDLL(str(library))
+    linear, linear_int8 = kernels.osai_linear_bf16, kernels.osai_linear_int8_bf16
+    pointer, size = ctypes.c_void_p, ctypes.c_ssize_t
+    linear.argtypes = [pointer] * 4 + [size] * 3 + [pointer, ctypes.c_int]
+    linear_int8.argtypes = [pointer] * 5 + [size] * 3 + [pointer] * 2 + [ctypes.c_int]
+    for m, n, k, num_threads in itertools.product(NUM_ROWS, OUT_FEATURES, IN_FEATURES, (1, 2)):
+        x, bias, scales = torch.randn(m, k).bfloat16(), torch.randn(n).bfloat16(), torch.rand(n).bfloat16()
+        weight, whole = panels_of(torch.randn(n, k).bfloat16()), torch.randint(-127, 128, (n, k), dtype=torch.int8)
+        held = Guarded()
+        ends = (m, n, k, held.room(2 * m * k))
+        linear(held.copy(x), held.copy(weight), held.copy(bias), held.room(2 * m * n), *ends, num_threads)
+        wide = held.room(2 * num_threads * k * PANEL)
+        linear_int8(held.copy(x), held.copy(int8_panels(whole)), held.copy(scales), held.copy(bias),
+                    held.room(2 * m * n), *ends, wide, num_threads)  # fmt: skip
+        held.free()
+    sys.stdout.write("within its buffers\n")
+
+
+if __name__ == "__main__":
+    main(amx=sys.argv[1] == "amx")
