@@ -76,8 +76,8 @@ class SimulatedCoordinator:
         while True:
             now_s = self.host.now_s()
             self._others = self._around.coordinators.read(self.host)
-            for node in self._around.nodes.read(self.host).values():
-                self.swarm.found(node, now_s)
+            for record in self._around.nodes.read(self.host).values():
+                self.swarm.found(record.state, now_s)
             self.swarm.expire(now_s)
             await asyncio.sleep(LOOK_INTERVAL_S)
 

@@ -13,7 +13,7 @@ from scripts.simulation.machine import Machine
 from scripts.simulation.model import DTYPE, MODEL
 from scripts.simulation.node_control import NodeControl, Told
 from scripts.simulation.node_delays import NodeDelays
-from scripts.simulation.node_record import span_state
+from scripts.simulation.node_record import node_record, span_state
 from scripts.simulation.ring import SimulatedRing
 from scripts.simulation.surroundings import Surroundings
 
@@ -101,7 +101,7 @@ class SimulatedNode:
     @property
     def is_draining(self) -> bool:
         """Whether it is about to leave."""
-        return self._membership.state == "draining"
+        return self._membership.is_draining
 
     def leave(self, reason: str) -> None:
         """Hand over what runs, and go."""
@@ -126,7 +126,7 @@ class SimulatedNode:
                     self._control.send(Leaving(action.reason))
                 case Announce():
                     ttl_s = MembershipConfig().record_ttl_s
-                    self._around.nodes.announce(self.host, self._record(), ttl_s)
+                    self._around.nodes.announce(self.host, node_record(self._record()), ttl_s)
                 case Load():
                     self._load(action.assigned)
                 case Withdraw():

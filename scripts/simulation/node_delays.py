@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from scripts.simulation.hosts import Host
-from scripts.simulation.node_record import hosted_layers, neighbour
+from scripts.simulation.node_record import hosted_layers
 from scripts.simulation.surroundings import Surroundings
 
 from osai.node.delays import successors
@@ -43,7 +43,7 @@ class NodeDelays:
         if not mine:
             return
         records = self._around.nodes.read(self._host)
-        others = [neighbour(node) for key, node in records.items() if key != self._host.id]
+        others = [record.neighbour for key, record in records.items() if key != self._host.id]
         peers = sorted(successors(mine, [other for other in others if other is not None]))
         chosen = peers if len(peers) <= MAX_PEERS else self._dice.sample(peers, MAX_PEERS)
         self.estimates = {peer: self._around.network.delay_s(self._host.id, peer) for peer in chosen}

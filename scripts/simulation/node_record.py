@@ -1,5 +1,7 @@
 """A simulated node's record, and what it makes of others'."""
 
+from dataclasses import dataclass
+
 from scripts.simulation.model import MODEL
 
 from osai.coordinator.swarm import NodeState, SpanState
@@ -30,13 +32,30 @@ def span_state(span: SpanStatus, num_free_kv_tokens: int, load: StepLoad | None)
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRecord:
+    """What the DHT holds of one node.
+
+    Attributes:
+        state: as coordinators read it.
+        neighbour: as nodes read it; None for one that nobody is to measure delays to.
+    """
+
+    state: NodeState
+    neighbour: Neighbour | None
+
+
+def node_record(state: NodeState) -> NodeRecord:
+    """Read once, when it is written: every node of the swarm would come to the same."""
+    return NodeRecord(state=state, neighbour=_neighbour(state))
+
+
 def hosted_layers(layers: LayerRange, digest: bytes) -> HostedLayers:
     """Layers that a node serves."""
     return HostedLayers(model_id=MODEL, manifest_digest=digest, layers=layers)
 
 
-def neighbour(node: NodeState) -> Neighbour | None:
-    """Another node, as one that delays are measured to."""
+def _neighbour(node: NodeState) -> Neighbour | None:
     if node.state == "draining":
         return None
     spans = tuple(hosted_layers(span.layers, span.manifest_digest) for span in node.spans if span.state == "ready")

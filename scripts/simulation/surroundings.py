@@ -8,9 +8,8 @@ from scripts.simulation.directory import SimulatedDirectory
 from scripts.simulation.loop import VirtualLoop
 from scripts.simulation.model import SimulatedModel
 from scripts.simulation.network import Network
+from scripts.simulation.node_record import NodeRecord
 from scripts.simulation.trace import Trace
-
-from osai.coordinator.swarm import NodeState
 
 if TYPE_CHECKING:
     from scripts.simulation.node import SimulatedNode
@@ -24,13 +23,12 @@ class Surroundings:
         nodes: records of nodes in the DHT.
         coordinators: of coordinators, with their addresses.
         on_change: called when what a node serves may have changed.
-        on_change: Callable[[], None]
-    on_withdraw: called before a node gives up its span for another one.
+        on_withdraw: called before a node gives up its span for another one.
     """
 
     loop: VirtualLoop
     network: Network
-    nodes: SimulatedDirectory[NodeState]
+    nodes: SimulatedDirectory[NodeRecord]
     coordinators: SimulatedDirectory[str]
     model: SimulatedModel
     trace: Trace

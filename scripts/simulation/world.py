@@ -15,6 +15,7 @@ from scripts.simulation.loop import VirtualLoop, simulated_time
 from scripts.simulation.model import SimulatedModel
 from scripts.simulation.network import Network
 from scripts.simulation.node import SimulatedNode
+from scripts.simulation.node_record import NodeRecord
 from scripts.simulation.outcome import Outcome, broken_promises, figures, times_to_first, verdict
 from scripts.simulation.reach import Reach
 from scripts.simulation.scenario import Scenario
@@ -23,7 +24,7 @@ from scripts.simulation.trace import Trace
 from scripts.simulation.volunteers import Volunteers
 
 from osai.coordinator.placing import arrange
-from osai.coordinator.swarm import NodeState, joined, replicas
+from osai.coordinator.swarm import joined, replicas
 
 SAMPLE_S = 1.0  # of the curves
 LAST_WORDS_S = 1.0
@@ -59,7 +60,7 @@ class World:
         self._seed = seed
         self.network = Network(loop, scenario.links, _dice(seed, "network"))
         self.trace = Trace(lambda: loop.now, keep=keep_trace)
-        nodes: SimulatedDirectory[NodeState] = SimulatedDirectory(self.network, _dice(seed, "nodes"))
+        nodes: SimulatedDirectory[NodeRecord] = SimulatedDirectory(self.network, _dice(seed, "nodes"))
         records: SimulatedDirectory[str] = SimulatedDirectory(self.network, _dice(seed, "coordinators"))
         self.around = Surroundings(
             loop=loop,

@@ -132,9 +132,9 @@ def served(node: NodeState | None) -> frozenset[tuple[str, LayerRange]]:
 def joined(spans: Iterable[LayerRange], num_layers: int) -> bool:
     """Whether some of `spans` join end to end, from layer 0 to `num_layers`."""
     reached = {0}
-    for span in sorted(spans):
-        if span.start in reached:
-            reached.add(span.end)
+    for start, end in sorted({(span.start, span.end) for span in spans}):
+        if start in reached:
+            reached.add(end)
     return num_layers in reached
 
 

@@ -80,9 +80,14 @@ class Membership:
         return tuple(self._spans.values())
 
     @property
+    def is_draining(self) -> bool:
+        """Whether it is about to leave."""
+        return self._drain_until_s is not None
+
+    @property
     def state(self) -> str:
         """One of "joining", "ready" and "draining"."""
-        if self._drain_until_s is not None:
+        if self.is_draining:
             return "draining"
         num_ready = sum(span.state == "ready" for span in self._spans.values())
         return "ready" if num_ready and num_ready >= min(self._num_wished, len(self._spans)) else "joining"

@@ -131,7 +131,7 @@ class NodeProcess:
 
     def drain(self, reason: str) -> None:
         """Leave as soon as no session is left, at once if called again; safe in a signal handler of the loop."""
-        if self._membership.state == "draining":
+        if self._membership.is_draining:
             log.warning("not waiting for %d sessions: %s again", self._ring.num_sessions, reason)
             self._perform([Stop()])
             return
