@@ -4,10 +4,11 @@ import asyncio
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -156,19 +157,10 @@ class CoordinatorProcess:
     @asynccontextmanager
     async def serving(self, on_ready: OnReady) -> AsyncIterator[None]:
         """Serve inside the context."""
-        metrics = Metrics(CollectorRegistry())
-        counted = CountedGenerations(self._generations, self._demand, time.monotonic)
-        recorder = Recorder()
-        recorded: Generations = RecordedGenerations(counted, recorder, time.monotonic)
-        if self._tracer is not None:
-            recorded = TracedGenerations(recorded, self._tracer, time.time, secrets.randbits)
+        metrics, recorder = Metrics(CollectorRegistry()), Recorder()
+        recorded = self._recorded(recorder)
         history = History(recorder, self._view, self._config.state_dir / HISTORY_FILE, time.time)
-        page = PublicPage(self._view, num_recoveries=metrics.num_recoveries, history=history)
-        app = create_app(recorded, metrics=metrics, keyring=self._keys.keyring if self._keys else None, page=page)
-        if self._tracer is not None:
-            app.add_middleware(TraceParent)
-        host, _, port = self._config.http_listen.rpartition(":")
-        http = HttpServer(app, host=host.strip("[]"), port=int(port), tls=self._config.http_tls, on_stop=page.close)
+        http = self._http_server(recorded, metrics, history)
         control = ControlService(
             self._identity.node_id,
             self._swarm,
@@ -193,17 +185,7 @@ class CoordinatorProcess:
                 http=http.url.partition("//")[0] + "//" + self._reachable(self._config.http_listen, http.address[1]),
             )
             await server.start()
-            loops = [
-                tasks.create_task(each)
-                for each in (
-                    self._discovery.announcing(self._record()),
-                    self._discovery.looking(),
-                    history.run(),
-                    self._balancer.run(control),
-                    *([self._place.run(control.tell_revocations)] if self._place else []),
-                    *([self._keys.run()] if self._keys else []),
-                )
-            ]
+            loops = [tasks.create_task(each) for each in (history.run(), *self._loops(control))]
             await health.set_serving(serving=True)
             on_ready(self._addresses)
             try:
@@ -213,6 +195,33 @@ class CoordinatorProcess:
                 await server.stop(SERVER_GRACE_S)
                 for loop in loops:
                     loop.cancel()
+
+    def _recorded(self, recorder: Recorder) -> Generations:
+        """Generations with all that is noted of them on the way."""
+        counted = CountedGenerations(self._generations, self._demand, time.monotonic)
+        recorded = RecordedGenerations(counted, recorder, time.monotonic)
+        if self._tracer is None:
+            return recorded
+        return TracedGenerations(recorded, self._tracer, time.time, secrets.randbits)
+
+    def _http_server(self, generations: Generations, metrics: Metrics, history: History) -> HttpServer:
+        """The gateway and the health page."""
+        page = PublicPage(self._view, num_recoveries=metrics.num_recoveries, history=history)
+        app = create_app(generations, metrics=metrics, keyring=self._keys.keyring if self._keys else None, page=page)
+        if self._tracer is not None:
+            app.add_middleware(TraceParent)
+        host, _, port = self._config.http_listen.rpartition(":")
+        return HttpServer(app, host=host.strip("[]"), port=int(port), tls=self._config.http_tls, on_stop=page.close)
+
+    def _loops(self, control: ControlService) -> Iterator[Coroutine[Any, Any, None]]:
+        """What goes on as long as the coordinator serves."""
+        yield self._discovery.announcing(self._record())
+        yield self._discovery.looking()
+        yield self._balancer.run(control)
+        if self._place:
+            yield self._place.run(control.tell_revocations)
+        if self._keys:
+            yield self._keys.run()
 
     def _add_services(self, generations: Generations, control: ControlService, server: grpc.aio.Server) -> None:
         control_pb2_grpc.add_ControlServicer_to_server(control, server)

@@ -65,6 +65,41 @@ async def _resolve(listen: str) -> str:
     return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
 
 
+async def _join(
+    address: str, peers: list[str] | None, key_file: Path | None, tls: MemberTls | None
+) -> tuple[Any, tuple[str, ...]]:
+    """Start hivemind's node and its daemon, which ends again where the rest fails; the node, and its multiaddrs."""
+    # these bring torch: only for those who join a DHT
+    from hivemind.dht.node import DHTNode  # noqa: PLC0415
+    from hivemind.p2p import P2P  # noqa: PLC0415
+
+    reaches_out = not ip_address(address.rpartition(":")[0].strip("[]")).is_loopback
+    async with AsyncExitStack() as undo:
+        p2p = await P2P.create(
+            initial_peers=peers,
+            host_maddrs=[to_multiaddr(address)],
+            identity_path=str(key_file) if key_file else None,
+            nat_port_map=reaches_out,  # a swarm on loopback has no business with the network's gateway
+            auto_nat=reaches_out,
+            startup_timeout=START_DEADLINE_S,
+        )
+        undo.push_async_callback(p2p.shutdown)
+        dht = await DHTNode.create(
+            p2p=p2p, initial_peers=peers, ensure_bootstrap_success=bool(peers), record_validator=_guard(tls)
+        )
+        addresses = tuple(str(address) for address in await p2p.get_visible_maddrs())
+        undo.pop_all()
+    return dht, addresses
+
+
+def _guard(tls: MemberTls | None) -> RecordGuard:
+    from hivemind.dht.protocol import DHTProtocol  # noqa: PLC0415 - as above
+    from hivemind.dht.routing import DHTID  # noqa: PLC0415
+
+    keys = {DHTID.generate(source=key).to_bytes(): key for key in (NODES_KEY, COORDINATORS_KEY)}
+    return RecordGuard(keys, DHTProtocol.serializer.loads, tls.peer_of if tls else None)
+
+
 class Directory:
     """One member's view of the DHT. Build it with `start`."""
 
@@ -103,38 +138,9 @@ class Directory:
             SetupError: if the address can't be listened on.
             UnavailableError: if none of the peers answers.
         """
-        # these bring torch: only for those who join a DHT
-        from hivemind.dht.node import DHTNode  # noqa: PLC0415
-        from hivemind.dht.protocol import DHTProtocol  # noqa: PLC0415
-        from hivemind.dht.routing import DHTID  # noqa: PLC0415
-        from hivemind.p2p import P2P  # noqa: PLC0415
-
-        guard = RecordGuard(
-            {DHTID.generate(source=key).to_bytes(): key for key in (NODES_KEY, COORDINATORS_KEY)},
-            DHTProtocol.serializer.loads,
-            tls.peer_of if tls else None,
-        )
         try:
-            async with AsyncExitStack() as undo, asyncio.timeout(START_DEADLINE_S):
-                address = await _resolve(listen)
-                reaches_out = not ip_address(address.rpartition(":")[0].strip("[]")).is_loopback
-                p2p = await P2P.create(
-                    initial_peers=list(initial_peers) or None,
-                    host_maddrs=[to_multiaddr(address)],
-                    identity_path=str(key_file) if key_file else None,
-                    nat_port_map=reaches_out,  # a swarm on loopback has no business with the network's gateway
-                    auto_nat=reaches_out,
-                    startup_timeout=START_DEADLINE_S,
-                )
-                undo.push_async_callback(p2p.shutdown)  # hivemind leaves the daemon running where the rest fails
-                dht = await DHTNode.create(
-                    p2p=p2p,
-                    initial_peers=list(initial_peers) or None,
-                    ensure_bootstrap_success=bool(initial_peers),
-                    record_validator=guard,
-                )
-                addresses = await p2p.get_visible_maddrs()
-                undo.pop_all()
+            async with asyncio.timeout(START_DEADLINE_S):
+                dht, addresses = await _join(await _resolve(listen), list(initial_peers) or None, key_file, tls)
         except OsaiError:
             raise
         except Exception as e:  # hivemind raises many kinds, some of them private
@@ -144,7 +150,7 @@ class Directory:
                     "check the address and that the member runs"
                 ) from e
             raise SetupError(f"the DHT can't listen on {listen} ({e or type(e).__name__}); choose another --dht") from e
-        return cls(dht, identity, tuple(str(address) for address in addresses), tls)
+        return cls(dht, identity, addresses, tls)
 
     async def announce(self, key: str, payload: bytes, *, ttl_s: float) -> None:
         """Store this member's record under `key`; it lapses `ttl_s` seconds from now unless announced again.

@@ -5,8 +5,10 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 
 import grpc.aio
 
@@ -19,7 +21,7 @@ from osai.core.library_logs import adopt_library_logs
 from osai.core.member_tls import MemberTls
 from osai.core.private_member import PrivateMember, join_private
 from osai.core.rpc import EDGE_MAX_BYTES, WATCHFUL, make_server
-from osai.core.standard_services import add_standard_services
+from osai.core.standard_services import Health, add_standard_services
 from osai.core.state import load_identity
 from osai.node.config import NodeConfig
 from osai.node.coordinators import host_of
@@ -53,6 +55,25 @@ SERVER_GRACE_S = 0.2  # for the last messages to be written when the node stops;
 OnReady = Callable[[NodeFacts, tuple[SpanStatus, ...]], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a node has before anybody can speak with it."""
+
+    config: NodeConfig
+    identity: Identity
+    device: Device
+    member: PrivateMember | None
+    facts: NodeFacts
+    server: grpc.aio.Server
+    port: EdgePort
+    observed: Observing
+
+    @property
+    def tls(self) -> MemberTls | None:
+        """In a private swarm."""
+        return self.member.tls if self.member else None
+
+
 async def run_node(config: NodeConfig, on_ready: OnReady, display: NodeDisplay) -> None:
     """Run a node until it leaves.
 
@@ -69,78 +90,91 @@ async def run_node(config: NodeConfig, on_ready: OnReady, display: NodeDisplay) 
     async with EdgePort.listening(server, config.listen, tls) as port:
         facts = replace(_facts(config, identity, device, port.port), is_private=member is not None, operator=operator)
         async with observing(config, identity.node_id, _say_metrics) as observed:
-            await _serve(config, identity, facts, device, server, port, member, on_ready, display, observed)
+            node = Prepared(config=config, identity=identity, device=device, member=member, facts=facts,
+                            server=server, port=port, observed=observed)  # fmt: skip
+            await _serve(node, on_ready, display)
 
 
-async def _serve(
-    config: NodeConfig,
-    identity: Identity,
-    facts: NodeFacts,
-    device: Device,
-    server: grpc.aio.Server,
-    port: EdgePort,
-    member: PrivateMember | None,
-    on_ready: OnReady,
-    display: NodeDisplay,
-    observed: Observing,
-) -> None:
+async def _serve(node: Prepared, on_ready: OnReady, display: NodeDisplay) -> None:
+    failure: asyncio.Future[OsaiError] = asyncio.get_running_loop().create_future()
+    ring, spread = _ring(node, failure), _spread(node)
+    display.num_blames = lambda: spread.blames.num_blames
+    ring.engine.start()
+    async with ring:
+        health = await _add_services(node, ring, spread)
+        async with _running(node.server, ring), _following(display, partial(_figures, ring, node.observed)) as follow:
+
+            async def serving(spans: tuple[SpanStatus, ...]) -> None:
+                await health.set_serving(serving=True)
+                on_ready(node.facts, spans)
+                follow()
+
+            host = Host(node.config, node.device, ring.engine, display, spread)
+            process = NodeProcess(node.config, node.identity, node.facts, ring, host, serving, node.member)
+            failure.add_done_callback(lambda done: None if done.cancelled() else process.fail(done.result()))
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, process.drain, f"received {number.name}")
+            try:
+                await process.run()
+            finally:
+                failure.cancel()
+
+
+def _ring(node: Prepared, failure: "asyncio.Future[OsaiError]") -> Ring:
+    """The node's stages and their engine; `failure` becomes what the engine fails with."""
     loop = asyncio.get_running_loop()
-    failure: asyncio.Future[OsaiError] = loop.create_future()
-    options = EngineOptions(num_threads=config.num_threads)
+    options = EngineOptions(num_threads=node.config.num_threads)
 
     def engine_failed(error: OsaiError) -> None:
         if not failure.done():
             failure.set_result(error)
 
-    ring = Ring(
-        Peer(node_id=facts.node_id, address=facts.edge_address),
-        lambda on_output: MeteredEngine(loop, on_output, engine_failed, options, meter=observed.meter),
-        journal_bytes=config.journal_bytes,
-        tls=member.tls if member else None,
-        budgets=config.budgets,
-        on_traffic=observed.on_traffic,
+    return Ring(
+        Peer(node_id=node.facts.node_id, address=node.facts.edge_address),
+        lambda on_output: MeteredEngine(loop, on_output, engine_failed, options, meter=node.observed.meter),
+        journal_bytes=node.config.journal_bytes,
+        tls=node.tls,
+        budgets=node.config.budgets,
+        on_traffic=node.observed.on_traffic,
     )
-    ring.engine.start()
-    async with ring:
-        edge_pb2_grpc.add_EdgeServicer_to_server(
-            EdgeService(facts.node_id, ring, port, member.tls if member else None), server
-        )
-        spread, services = _spread(config, facts.node_id, member.tls if member else None), [EDGE]
-        display.num_blames = lambda: spread.blames.num_blames
-        weights = WeightsService(spread.stock, ServeLimits(bytes_a_second=config.serve_bytes_s or 1))
-        if config.serve_bytes_s:
-            weights_pb2_grpc.add_WeightsServicer_to_server(weights, server)
-            services.append(WEIGHTS)
-        observed.collect(ring.engine, lambda: ring.num_peers, lambda: weights.num_bytes)
-        health = await add_standard_services(server, services)
-        await server.start()
 
-        def figures() -> Figures:
-            return _figures(ring, observed)
 
-        async def serving(spans: tuple[SpanStatus, ...]) -> None:
-            await health.set_serving(serving=True)
-            on_ready(facts, spans)
-            following.append(loop.create_task(display.follow(figures)))
+async def _add_services(node: Prepared, ring: Ring, spread: Spread) -> Health:
+    """All that others may call, and what the node is watched by."""
+    edge = EdgeService(node.facts.node_id, ring, node.port, node.tls)
+    edge_pb2_grpc.add_EdgeServicer_to_server(edge, node.server)
+    bytes_a_second = node.config.serve_bytes_s
+    weights = WeightsService(spread.stock, ServeLimits(bytes_a_second=bytes_a_second or 1))
+    if bytes_a_second:
+        weights_pb2_grpc.add_WeightsServicer_to_server(weights, node.server)
+    node.observed.collect(ring.engine, lambda: ring.num_peers, lambda: weights.num_bytes)
+    return await add_standard_services(node.server, [EDGE, WEIGHTS] if bytes_a_second else [EDGE])
 
-        following: list[asyncio.Task[None]] = []
-        host = Host(config, device, ring.engine, display, spread)
-        process = NodeProcess(config, identity, facts, ring, host, serving, member)
-        failure.add_done_callback(lambda done: None if done.cancelled() else process.fail(done.result()))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, process.drain, f"received {number.name}")
-        try:
-            await process.run()
-        finally:
-            failure.cancel()
-            for each in following:
-                each.cancel()
-            for failed in await asyncio.gather(*following, return_exceptions=True):
-                if isinstance(failed, Exception):
-                    log.error("the display failed", exc_info=failed)
-            await server.stop(SERVER_GRACE_S)
-            with contextlib.suppress(OsaiError):  # logged by the engine; the process ends anyway
-                await ring.engine.stop()
+
+@asynccontextmanager
+async def _running(server: grpc.aio.Server, ring: Ring) -> AsyncIterator[None]:
+    """Answer inside the context; afterwards the server stops, then the engine."""
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(SERVER_GRACE_S)
+        with contextlib.suppress(OsaiError):  # logged by the engine; the process ends anyway
+            await ring.engine.stop()
+
+
+@asynccontextmanager
+async def _following(display: NodeDisplay, figures: Callable[[], Figures]) -> AsyncIterator[Callable[[], None]]:
+    """Gives what lets the display follow the node until the end of the context."""
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        yield lambda: tasks.append(asyncio.create_task(display.follow(figures)))
+    finally:
+        for task in tasks:
+            task.cancel()
+        for failed in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(failed, Exception):
+                log.error("the display failed", exc_info=failed)
 
 
 def _figures(ring: Ring, observed: Observing) -> Figures:
@@ -151,8 +185,9 @@ def _say_metrics(url: str) -> None:
     log.info("metrics are at %s", url)
 
 
-def _spread(config: NodeConfig, node_id: str, tls: MemberTls | None) -> Spread:
-    return Spread(node_id, open_cache(config.cache_dir, config.cache_bytes), tls, gives=config.serve_bytes_s > 0)
+def _spread(node: Prepared) -> Spread:
+    cache = open_cache(node.config.cache_dir, node.config.cache_bytes)
+    return Spread(node.facts.node_id, cache, node.tls, gives=node.config.serve_bytes_s > 0)
 
 
 def _facts(config: NodeConfig, identity: Identity, device: Device, port: int) -> NodeFacts:

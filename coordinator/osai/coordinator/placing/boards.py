@@ -1,6 +1,6 @@
 """The swarm as the planner sees it: for each model and precision, who holds what and who could hold more. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -26,6 +26,7 @@ class Board:
 
 
 Key = tuple[str, str]  # node id, model id
+_Row = tuple[str, NodeState, SpanState | None]  # the precision's name, the node, its span of the model
 
 
 class Sizes:
@@ -78,14 +79,7 @@ def read_board(
         refused: spans that nodes could not load lately.
     """
     model = sizes.models[model_id]
-    rows: list[tuple[str, NodeState, SpanState | None]] = []
-    for node in nodes:
-        span = next((span for span in node.spans if span.model_id == model_id), None)
-        if node.state == "draining" or (span is not None and span.manifest_digest not in (b"", model.manifest.digest)):
-            continue
-        kind = _kind_of(sizes, model_id, span, members.get(node.node_id))
-        if kind is not None:
-            rows.append((kind, node, span))
+    rows = list(_rows(sizes, model, nodes, members))
     kinds: dict[str, list[Host]] = {}
     guesses = _layer_s(rows)
     for kind, node, span in rows:
@@ -93,24 +87,40 @@ def read_board(
         layers = ordered.get(key) or (_layers(span) if span is not None else None)
         if layers is None and (member is None or not _has_room(member, model_id, node)):
             continue
-        budget = sizes.budget(member) if member is not None else 0
-        size = sizes.size(model_id, kind)
-        for failed in refused.get(key, ()):
-            budget = min(budget, int(size.span_bytes(failed) * SMALLER))
+        size, failed = sizes.size(model_id, kind), refused.get(key, frozenset())
         host = Host(
             node_id=node.node_id,
-            memory_bytes=budget,
+            memory_bytes=_budget(sizes, size, member, failed),
             layer_s=_own_layer_s(span) or guesses.get(kind, UNKNOWN_LAYER_S),
             layers=layers if layers is None or layers.end <= model.facts.num_layers else None,
             ready=key not in ordered and span is not None and span.state == "ready",
             movable=member is not None and member.may_move(model_id) and (span is None or span.state != "draining"),
-            refused=refused.get(key, frozenset()),
+            refused=failed,
         )
         kinds.setdefault(kind, []).append(host)
     return Board(
         model_id=model_id,
         kinds={kind: Hosts(sizes.size(model_id, kind), tuple(kinds[kind])) for kind in sorted(kinds)},
     )
+
+
+def _rows(
+    sizes: Sizes, model: ServedModel, nodes: Iterable[NodeState], members: Mapping[str, Member]
+) -> Iterator[_Row]:
+    """Nodes that hold a span of these very weights or none, each with its precision."""
+    for node in nodes:
+        span = next((span for span in node.spans if span.model_id == model.model_id), None)
+        if node.state == "draining" or (span is not None and span.manifest_digest not in (b"", model.manifest.digest)):
+            continue
+        kind = _kind_of(sizes, model.model_id, span, members.get(node.node_id))
+        if kind is not None:
+            yield kind, node, span
+
+
+def _budget(sizes: Sizes, size: ModelSize, member: Member | None, failed: Iterable[LayerRange]) -> int:
+    """What a span may take: less than those which the node could not load."""
+    budget = sizes.budget(member) if member is not None else 0
+    return min([budget, *(int(size.span_bytes(layers) * SMALLER) for layers in failed)])
 
 
 def _kind_of(sizes: Sizes, model_id: str, span: SpanState | None, member: Member | None) -> str | None:
@@ -153,7 +163,7 @@ def _own_layer_s(span: SpanState | None) -> float:
     return span.step_time_s / len(span.layers) if span is not None else 0.0
 
 
-def _layer_s(rows: Iterable[tuple[str, NodeState, SpanState | None]]) -> dict[str, float]:
+def _layer_s(rows: Iterable[_Row]) -> dict[str, float]:
     """The usual seconds of a layer, by precision."""
     known: dict[str, list[float]] = {}
     for kind, _, span in rows:
