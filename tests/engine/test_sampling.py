@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from osai.core.errors import InternalError, OsaiError
 from osai.core.sampling import SamplingParams
-from osai.node.engine.sampling import Draw, Drawn, kept_probs, sample, uniform
+from osai.node.engine.sampling import Draw, Drawn, kept_probs, sample, times
 
 
 def token_of(
@@ -38,16 +38,20 @@ def test_greedy_takes_the_likeliest_and_of_equals_the_lowest() -> None:
         assert [d.token_id for d in sample(logits, draws) if isinstance(d, Drawn)] == [1, 0]
 
 
-def test_uniform_numbers_are_those_of_every_other_node() -> None:
+def test_times_are_those_of_every_other_node() -> None:
     """Fixed for ever: a change would change running sessions that move to a newer node."""
-    assert uniform(0, 0) == 0.1928506927506044
-    assert uniform(2**64 - 1, 131071) == 0.10172371782070433
+    assert times(0, 0, 2).tolist() == [4.461350895676638, 1.4206821141610548]
+    assert times(2**64 - 1, 131071, 600)[[0, 599]].tolist() == [0.015272115557880281, 1.0739757667872063]
 
 
-def test_uniform_numbers_are_uniform() -> None:
-    numbers = [uniform(seed, position) for seed in range(40) for position in range(100)]
-    assert all(0 <= number < 1 for number in numbers)
-    counts = torch.histc(torch.tensor(numbers), 20, 0, 1)
+def test_a_longer_draw_begins_as_a_shorter_one() -> None:
+    assert times(3, 9, 700)[:256].tolist() == times(3, 9, 256).tolist()
+
+
+def test_times_are_exponential() -> None:
+    numbers = torch.tensor([time for seed in range(40) for position in range(10) for time in times(seed, position, 10)])
+    assert bool((numbers > 0).all())
+    counts = torch.histc((-numbers).exp(), 20, 0, 1)
     assert chi_square(counts, torch.full((20,), 200.0)) < 43.8  # 99.9% of the distribution with 19 degrees of freedom
 
 
@@ -128,14 +132,29 @@ def test_a_sessions_token_does_not_depend_on_its_batch(order: list[int], seed: i
     assert [together[order.index(i)] for i in range(6)] == alone
 
 
-def test_rounding_noise_hardly_ever_changes_a_draw() -> None:
-    """Other batches and nodes round logits otherwise; drawing in the order of likelihood would flip far more."""
-    params, flips = SamplingParams(temperature=1.0, top_p=0.95, seed=3), 0
-    for position in range(1000):
-        logits = random_logits(position, 1000)
-        noise = 1e-5 * random_logits(position + 5000, 1000, 1.0)
+@pytest.mark.parametrize("top_p", [1.0, 0.95])
+def test_rounding_hardly_ever_changes_a_draw(top_p: float) -> None:
+    """Other processors round logits otherwise. Inverting the cumulated distribution flips 16 of the 500 without top_p."""
+    params, flips = SamplingParams(temperature=1.0, top_p=top_p, seed=3), 0
+    for position in range(500):
+        logits = random_logits(position, 20_000)
+        noise = 1e-4 * random_logits(position + 5000, 20_000, 1.0)
         flips += token_of(logits, params, position) != token_of(logits + noise, params, position)
     assert flips <= 3
+
+
+def test_draws_from_many_groups_follow_the_distribution() -> None:
+    """A vocabulary of more tokens than race at once: how often each of them, and each group, comes."""
+    logits, num_draws = random_logits(2, 2000, 1.5), 6000
+    probs = logits.double().softmax(0)
+    params = SamplingParams(temperature=1.0, seed=11)
+    tokens = torch.tensor([token_of(logits, params, position) for position in range(num_draws)])
+    groups = torch.bincount(tokens // 256, minlength=8)
+    of_groups = torch.stack([part.sum() for part in probs.split(256)])
+    assert chi_square(groups, of_groups * num_draws) < 24.4  # 99.9%, 7 degrees of freedom
+    likeliest = probs.topk(20).indices
+    counts = torch.bincount(tokens, minlength=2000)[likeliest].double()
+    assert chi_square(counts, probs[likeliest] * num_draws) < 45.4  # 99.9%, 20
 
 
 def test_nucleus_of_a_flat_distribution_over_a_large_vocabulary() -> None:

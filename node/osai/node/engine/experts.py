@@ -15,6 +15,7 @@ from torch import nn
 from osai.node.engine.kernels.library import Kernels
 from osai.node.engine.llama4_moe import install_sparse_experts
 from osai.node.engine.packed_linear import pack_linears
+from osai.node.engine.routers import install_blocks
 from osai.node.engine.text_model import TransformersModel
 
 GROUPED = "grouped_mm"
@@ -39,7 +40,7 @@ def install_experts(
         model: whose.
         config: its configuration, by which transformers' own experts choose their way.
         kernels: for packing the linear layers.
-        split: whether to give experts linear layers of their own, which is for the CPU.
+        split: whether to give experts linear layers of their own and to run routers in blocks, which is for the CPU.
     """
     config._experts_implementation = GROUPED  # noqa: SLF001  the setter is public in all but its name
     fused = list(_fused_experts(model))
@@ -49,6 +50,8 @@ def install_experts(
     sparse = install_sparse_experts(model)
     for moe in sparse if split else ():
         setattr(moe.experts, _LINEARS, ExpertLinears(moe.experts, kernels, is_transposed=True))
+    if split:
+        install_blocks(model)
     return len(fused) + len(sparse)
 
 

@@ -129,8 +129,7 @@ def _all_plain(parts: dict[str, nn.Module], kernels: Kernels, *names: str) -> bo
     linears = [part for name in names if isinstance(part := parts.get(name), nn.Linear)]
     if len(linears) < len(names) or any(type(linear).forward is not nn.Linear.forward for linear in linears):
         return False
-    out_features = sum(linear.out_features for linear in linears)
-    return all(Panels.fit(kernels, linear.weight, out_features) for linear in linears)
+    return all(Panels.fit(kernels, linear.weight) for linear in linears)
 
 
 def _joined(kernels: Kernels, *linears: nn.Linear) -> tuple[Panels, torch.Tensor | None]:

@@ -56,7 +56,7 @@ def fused_layers(layer: Any, kernels: Kernels) -> Iterator[FusedLayer]:  # noqa:
 
 
 def _packed(linear: nn.Module, kernels: Kernels) -> nn.Module:
-    if type(linear) is nn.Linear and Panels.fit(kernels, linear.weight, linear.out_features):
+    if type(linear) is nn.Linear and Panels.fit(kernels, linear.weight):
         return PackedLinear(linear, kernels)
     return linear
 

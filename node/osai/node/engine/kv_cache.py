@@ -103,9 +103,10 @@ class KVCache:
         shape = self._shapes[layer]
         layout, keys, values = self.storage(layer)
         if shape.expands:
-            keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
-        if self._kernels is not None and not shape.expands and self._kernels.can(query.dtype):
-            return attend_rows(self._kernels, query, keys, values, layout.seen(shape.window), how)
+            keys, values = (t[0].transpose(0, 1).contiguous() for t in (key, value))
+        if self._kernels is not None and self._kernels.can(query.dtype):
+            seen = layout.seen(shape.window, from_past=shape.expands)
+            return attend_rows(self._kernels, query, keys, values, seen, how)
         reads = layout.reads(shape.window, from_past=shape.expands)
         outs = [_attend_read(read, query, keys, values, how) for read in reads]
         return outs[0] if len(outs) == 1 else torch.cat(outs, 2)

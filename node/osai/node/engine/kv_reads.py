@@ -65,7 +65,7 @@ class GroupLayout:
         self._step, self._tables = step, tables
         self.slots = torch.cat([t.slots(part.position, part.end) for part, t in zip(step.parts, tables, strict=True)])
         self._reads: dict[tuple[Window, bool], tuple[Read, ...]] = {}
-        self._seen: dict[Window, SeenKeys] = {}
+        self._seen: dict[tuple[Window, bool], SeenKeys] = {}
         self._past: torch.Tensor | None = None
 
     @property
@@ -87,21 +87,26 @@ class GroupLayout:
             self._reads[key] = tuple(self._past_reads(window) if from_past else self._slot_reads(window))
         return self._reads[key]
 
-    def seen(self, window: Window) -> SeenKeys:
-        """The keys that each row sees in a layer with this window, built once a step."""
-        if window not in self._seen:
-            pieces, shifts, length = [], [], 0  # shift: from a position to its place in the slots
-            for part, table in self._parts():
-                first = window.first_key(part.position)
-                pieces.append(table.slots(first, part.end))
-                shifts.append(length - first)
-                length += part.end - first
-            counts = torch.tensor([part.count for part in self._step.parts])
-            shift = torch.tensor(shifts).repeat_interleave(counts).to(self._step.device)  # [num_tokens]
-            begins = window.first_keys(self._step.positions) + shift
-            ends = self._step.positions + 1 + shift
-            self._seen[window] = SeenKeys(torch.cat(pieces), begins, ends, int((ends - begins).max()))
-        return self._seen[window]
+    def seen(self, window: Window, *, from_past: bool = False) -> SeenKeys:
+        """The keys that each row sees, built once a step for each kind of window; arguments as of `reads`."""
+        key = (window, from_past)
+        if key not in self._seen:
+            self._seen[key] = self._see(window, from_past=from_past)
+        return self._seen[key]
+
+    def _see(self, window: Window, *, from_past: bool) -> SeenKeys:
+        pieces, shifts, length, past = [], [], 0, 0  # shift: from a position to its place in the slots
+        for part, table in self._parts():
+            first = window.first_key(part.position)
+            pieces.append(torch.arange(past + first, past + part.end) if from_past else table.slots(first, part.end))
+            shifts.append(length - first)
+            length += part.end - first
+            past += part.end
+        counts = torch.tensor([part.count for part in self._step.parts])
+        shift = torch.tensor(shifts).repeat_interleave(counts).to(self._step.device)  # [num_tokens]
+        begins = window.first_keys(self._step.positions) + shift
+        ends = self._step.positions + 1 + shift
+        return SeenKeys(torch.cat(pieces), begins, ends, int((ends - begins).max()))
 
     def _parts(self) -> "Iterator[tuple[Part, BlockTable]]":
         return zip(self._step.parts, self._tables, strict=True)

@@ -19,15 +19,14 @@ def install_sparse_experts(model: TransformersModel) -> list[TransformersModel]:
     modules = [module for module in model.modules() if type(module).__name__ == _MOE_CLASS]
     for module in modules:
         module.forward = MethodType(_sparse_forward, module)
+        module.router.forward = MethodType(_route, module.router)
     return modules
 
 
 def _sparse_forward(self: TransformersModel, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states [1, num_tokens, hidden_size] to outputs [num_tokens, hidden_size] and router logits."""
     hidden = hidden_states.reshape(-1, self.hidden_dim)
-    logits = functional.linear(hidden, self.router.weight)  # [num_tokens, num_experts]
-    scores, chosen = logits.topk(self.top_k, dim=-1)  # each [num_tokens, top_k]
-    weights = torch.sigmoid(scores.float()).to(hidden.dtype)
+    logits, weights, chosen = self.router(hidden)
     experts, order = chosen.reshape(-1).sort(stable=True)  # each [num_pairs]
     scaled = (hidden[order // self.top_k] * weights.reshape(-1)[order, None]).contiguous()  # by expert
     routed = _by_linears if hasattr(self.experts, "osai_linears") else _by_groups
@@ -37,6 +36,16 @@ def _sparse_forward(self: TransformersModel, hidden_states: torch.Tensor) -> tup
     for rank in outs.view(-1, self.top_k, self.hidden_dim).unbind(1):
         out += rank
     return out, logits
+
+
+def _route(self: TransformersModel, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states [num_tokens, hidden_size] to logits [num_tokens, num_experts], weights and experts of the chosen.
+
+    The latter are [num_tokens, top_k] each; transformers' router fills in the weights of all others.
+    """
+    logits = functional.linear(hidden, self.weight)
+    scores, chosen = logits.topk(self.top_k, dim=-1)
+    return logits, torch.sigmoid(scores.float()).to(hidden.dtype), chosen
 
 
 def _by_linears(experts: TransformersModel, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional
 from transformers.models.falcon.modeling_falcon import FalconLinear
 
-from osai.node.engine.kernels.library import PANEL, Kernels, on_huge_pages, panels_of
+from osai.node.engine.kernels.library import Kernels, on_huge_pages, panels_of
 
-# Weights with fewer elements stay plain: a call takes some us more, and small ones lie in cache anyway.
+# Weights with fewer elements are not for oneDNN: a call takes some us more, and small ones lie in cache anyway.
 MIN_ELEMENTS = MappingProxyType({torch.bfloat16: 128 * 128, torch.float32: 512 * 512})
 _NUM_ROWS = 16  # for which oneDNN chooses the layout; any number works, and this one was as good as 1 for one row
 _MIN_ROWS_ONEDNN = 4  # with fewer, oneDNN reads weights at two thirds of the speed: rows of zeros make up for it
@@ -44,14 +44,11 @@ class Panels:
     """A weight for osai's own kernel."""
 
     @staticmethod
-    def fit(kernels: Kernels | None, weight: torch.Tensor, out_features: int) -> bool:
-        """Whether the kernel takes a weight, alone or with others of the same inputs that make up `out_features`.
-
-        In bfloat16 it takes inputs by pairs; and no panel should be mostly empty.
-        """
+    def fit(kernels: Kernels | None, weight: torch.Tensor) -> bool:
+        """Whether the kernel takes a weight: in bfloat16 it takes inputs by pairs."""
         if kernels is None or weight.device.type != "cpu" or not kernels.can(weight.dtype):
             return False
-        return out_features >= PANEL and weight.shape[1] % 2 == 0
+        return weight.shape[1] % 2 == 0
 
     def __init__(self, kernels: Kernels, weight: torch.Tensor) -> None:
         self._kernels = kernels
@@ -136,15 +133,17 @@ def pack_linears(model: nn.Module, kernels: Kernels | None) -> int:
 
 
 def _kernel_for(weight: torch.Tensor, kernels: Kernels | None) -> LinearKernel:
-    if kernels is not None and Panels.fit(kernels, weight, len(weight)):
+    if kernels is not None and Panels.fit(kernels, weight):
         return Panels(kernels, weight)
     return OneDNN(weight)
 
 
 def _can_pack(weight: torch.Tensor, kernels: Kernels | None) -> bool:
-    if weight.device.type != "cpu" or weight.numel() < MIN_ELEMENTS.get(weight.dtype, math.inf):
+    if weight.device.type != "cpu":
         return False
-    return Panels.fit(kernels, weight, len(weight)) or _onednn_takes(weight.dtype)
+    if Panels.fit(kernels, weight):
+        return True  # however small: torch's plain layer rounds one row otherwise than several
+    return weight.numel() >= MIN_ELEMENTS.get(weight.dtype, math.inf) and _onednn_takes(weight.dtype)
 
 
 def _onednn_takes(dtype: torch.dtype) -> bool:
