@@ -11,6 +11,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
@@ -69,7 +70,8 @@ class Forked:
     def send_signal(self, signal: int) -> None:
         """Send a signal, if it runs."""
         if self.poll() is None:
-            os.kill(self.pid, signal)
+            with suppress(ProcessLookupError):  # it has ended, and the server has not told its status yet
+                os.kill(self.pid, signal)
 
     def terminate(self) -> None:
         """SIGTERM."""

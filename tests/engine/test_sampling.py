@@ -134,7 +134,7 @@ def test_a_sessions_token_does_not_depend_on_its_batch(order: list[int], seed: i
 
 @pytest.mark.parametrize("top_p", [1.0, 0.95])
 def test_rounding_hardly_ever_changes_a_draw(top_p: float) -> None:
-    """Other processors round logits otherwise. Inverting the cumulated distribution flips 16 of the 500 without top_p."""
+    """Other processors round logits otherwise. Inverting the cumulated distribution flips 16 of the 500 draws."""
     params, flips = SamplingParams(temperature=1.0, top_p=top_p, seed=3), 0
     for position in range(500):
         logits = random_logits(position, 20_000)
@@ -150,7 +150,7 @@ def test_draws_from_many_groups_follow_the_distribution() -> None:
     params = SamplingParams(temperature=1.0, seed=11)
     tokens = torch.tensor([token_of(logits, params, position) for position in range(num_draws)])
     groups = torch.bincount(tokens // 256, minlength=8)
-    of_groups = torch.stack([part.sum() for part in probs.split(256)])
+    of_groups = torch.stack([part.sum() for part in torch.split(probs, 256)])
     assert chi_square(groups, of_groups * num_draws) < 24.4  # 99.9%, 7 degrees of freedom
     likeliest = probs.topk(20).indices
     counts = torch.bincount(tokens, minlength=2000)[likeliest].double()

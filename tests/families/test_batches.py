@@ -43,7 +43,7 @@ def test_logits_are_to_the_bit_those_of_the_session_alone(
             parts = [Part(tables[i], position, count) for i, (position, count) in zip(sessions, step, strict=True)]
             data = torch.cat([tokens[i][part.position : part.end] for i, part in zip(sessions, parts, strict=True)])
             out = run_packed_step(span, binding, cache, parts, data, list(range(len(data))))
-            for own, rows in zip(outs, out.split([part.count for part in parts]), strict=True):
+            for own, rows in zip(outs, torch.split(out, [part.count for part in parts]), strict=True):
                 own.append(rows)
         return [torch.cat(own) for own in outs]
 

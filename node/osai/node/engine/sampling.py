@@ -101,7 +101,7 @@ def times(seed: int, position: int, count: int) -> npt.NDArray[np.float64]:
     """
     key = np.array([seed, position], dtype=np.uint64)
     words = np.random.Philox(key=key).random_raw(count)
-    uniform: npt.NDArray[np.float64] = ((words >> _UNUSED_BITS) + 0.5) * 2.0**-53  # in (0, 1)
+    uniform = ((words >> _UNUSED_BITS).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1)
     return -np.log(uniform)
 
 
