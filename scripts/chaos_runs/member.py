@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,8 @@ class Member:
         module: that is run.
         arguments: the same each time, so that it comes back under its own id and addresses.
         folder: of the log.
+        is_forked: from a process that has imported everything; else it is started afresh, which takes some seconds of a
+            core, and all its memory is its own: a forked one's grows for hours as it writes to pages that it shared.
 
     Attributes:
         more: arguments of later incarnations, besides.
@@ -34,14 +37,16 @@ class Member:
         ready: what it printed last when it was.
     """
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], folder: Path, *, is_forked: bool = True
+    ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         self.more: tuple[str, ...] = ()
         self.is_stopped = False
         self.ready: dict[str, Any] = {}
-        self._module, self._arguments = module, tuple(arguments)
-        self._process: AsyncForked | None = None
+        self._module, self._arguments, self._is_forked = module, tuple(arguments), is_forked
+        self._process: AsyncForked | asyncio.subprocess.Process | None = None
         self._program: Program | None = None
 
     @property
@@ -62,8 +67,16 @@ class Member:
 
     async def start(self) -> None:
         """Start its process, without waiting for it."""
-        forked = Forked(self._module, (*self._arguments, *self.more), self.log, os.environ)
-        self._process = await AsyncForked.start(forked, MAX_LINE_BYTES)
+        arguments = (*self._arguments, *self.more)
+        if self._is_forked:
+            forked = Forked(self._module, arguments, self.log, os.environ)
+            self._process = await AsyncForked.start(forked, MAX_LINE_BYTES)
+        else:
+            with self.log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", self._module, *arguments, stdout=asyncio.subprocess.PIPE, stderr=log,
+                    limit=MAX_LINE_BYTES, start_new_session=True,
+                )  # fmt: skip
         self._program = Program(self.name, self._process, self.log)
 
     async def wait_ready(self) -> None:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 
+import click
 from scripts.chaos_runs.arena import Arena, Experiment, Verdict
 from scripts.chaos_runs.asked import Asked, greedy_and_sampled
 from scripts.chaos_runs.generation import Generation
@@ -16,6 +17,7 @@ NUM_TOKENS = 200
 NUM_REQUESTS = 8  # different ones, asked again and again
 NUM_PROMPT_TOKENS = (20, 500)
 MIN_SHARE = 0.999  # of generations that are complete; the rest must say why
+TELL_EVERY_KILLS = 10  # for whoever watches it
 WARM_UP_KILLS = 2  # before memory and descriptors are looked at first
 MEMORY_SLACK_BYTES = 64 * 2**20  # of a coordinator, first look to last
 DESCRIPTOR_SLACK = 16
@@ -78,16 +80,26 @@ async def soak(arena: Arena, draw: random.Random, *, minutes: float) -> Verdict:
             num_kills += 1
             if num_kills == WARM_UP_KILLS:
                 first = _usage(arena)
+            if num_kills % TELL_EVERY_KILLS == 0:
+                click.echo(f"chaos: {num_kills} kills, {done.num_complete} of {done.num_all} complete; {_told(arena)}",
+                           err=True)  # fmt: skip
     problems = [*done.problems, *_growth(first, _usage(arena))]
     if done.num_complete < MIN_SHARE * done.num_all:
         problems.append(f"{done.num_complete} of {done.num_all} generations were complete")
     notes = {"complete": done.num_complete, "explicit": done.num_explicit, "kills": num_kills}
+    notes |= {f"{name}_mib": memory >> 20 for name, (memory, _) in _usage(arena).items()}
     return Verdict(problems=problems, pause_s=max(done.pauses_s, default=0.0), notes={**notes})
 
 
 def _usage(arena: Arena) -> dict[str, tuple[int, int]]:
     """Of members that are never killed."""
     return {name: member.usage() for name, member in arena.swarm.coordinators.items()}
+
+
+def _told(arena: Arena) -> str:
+    return ", ".join(
+        f"{name} {memory >> 20} MiB, {descriptors} descriptors" for name, (memory, descriptors) in _usage(arena).items()
+    )
 
 
 def _growth(first: dict[str, tuple[int, int]], last: dict[str, tuple[int, int]]) -> list[str]:
@@ -105,7 +117,7 @@ def experiment(minutes: float) -> Experiment:
     return Experiment(
         name="soak",
         num_runs=1,
-        shape=Shape(),
+        shape=Shape(is_measured=True),
         run=partial(soak, minutes=minutes),
         bar="99.9% complete, memory level",
         deadline_s=60.0 * minutes + 300.0,

@@ -37,6 +37,7 @@ class Shape:
         dtype: of the nodes.
         memory: of each node.
         is_private: members have certificates, and all that they say is encrypted.
+        is_measured: coordinators are not forked, so that their memory is their own.
     """
 
     num_replicas: int = 2
@@ -47,6 +48,7 @@ class Shape:
     dtype: str = "float32"
     memory: str = "256MiB"
     is_private: bool = False
+    is_measured: bool = False
 
 
 class ChaosSwarm:
@@ -143,7 +145,9 @@ class ChaosSwarm:
                      *_at("--announce", announce), "--json", "--trust", str(model.trust), "--state",
                      str(self.folder / f"{name}-state"), "--model", str(model.folder), "--manifest",
                      str(model.manifest), *self.shape.options, *self._admitted(Role.COORDINATOR)]  # fmt: skip
-        self.coordinators[name] = member = Member(name, "osai.coordinator", arguments, self.folder)
+        is_forked = not self.shape.is_measured
+        member = Member(name, "osai.coordinator", arguments, self.folder, is_forked=is_forked)
+        self.coordinators[name] = member
         first = next(iter(self.coordinators.values()))
         member.more = () if member is first else ("--join", first.ready["dht"][0])
         await member.start()
