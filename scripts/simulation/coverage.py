@@ -101,13 +101,7 @@ class Coverage:
     def _known(self, nodes: Sequence[SimulatedNode]) -> list[tuple[Host, LayerRange]]:
         """Spans that have been there for long enough for every coordinator to know."""
         now_s = self._clock()
-        ready = [
-            (node.host, span.layers)
-            for node in nodes
-            if not node.is_draining
-            for span in node.spans
-            if span.state == "ready"
-        ]
+        ready = [(node.host, span) for node in nodes for span in ready_spans((node,))]
         self._ready_s = {each: self._ready_s.get(each, now_s) for each in ready}
         return [each for each, since_s in self._ready_s.items() if now_s - since_s >= NEWS_S]
 

@@ -75,10 +75,6 @@ class Hosts:
     def _bytes_before(self) -> list[int]:
         return [0, *accumulate(self.size.layer_bytes)]
 
-    @cached_property
-    def _layer_s(self) -> list[float]:
-        return [host.layer_s for host in self.hosts]
-
     def span_bytes(self, start: int, end: int) -> int:
         """What layers take, with the embedding and the head where they lie."""
         head = self.size.head_bytes if start == 0 else 0
@@ -143,12 +139,9 @@ class Hosts:
     def speeds(self, arrangement: Arrangement) -> list[float]:
         """Summed rates, layer by layer."""
         change = [0.0] * (self.num_layers + 1)
-        for layer_s, span in zip(self._layer_s, arrangement, strict=True):  # as _edges has it: the search's inmost loop
-            if span is not None:
-                start, end = span.start, span.end
-                rate = 1.0 / (layer_s * (end - start))
-                change[start] += rate
-                change[end] -= rate
+        for start, end, rate in self._edges(arrangement):
+            change[start] += rate
+            change[end] -= rate
         return list(accumulate(change[:-1]))
 
     def _edges(self, arrangement: Arrangement) -> Iterator[tuple[int, int, float]]:
