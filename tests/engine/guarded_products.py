@@ -8,13 +8,14 @@ import sys
 import torch
 
 from osai.node.engine.kernels.build import build, default_folder
-from osai.node.engine.kernels.library import PANEL, Kernels, panels_of
-from osai.node.engine.quantize_kernel import int8_panels
+from osai.node.engine.kernels.library import Kernels
+from osai.node.engine.quantize_kernel import PANEL, int8_panels
 
 NUM_ROWS = (1, 2, 16, 17, 33, 70, 257)
 OUT_FEATURES = (33, 64, 330)
 IN_FEATURES = (2, 30, 34, 64, 1026, 2082)
 NONE, PRIVATE, READ_WRITE = 0, 0x22, 3  # of mman.h; private memory is anonymous too
+POINTER, SIZE = ctypes.c_void_p, ctypes.c_ssize_t
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
@@ -55,23 +56,35 @@ class Guarded:
 def main(*, amx: bool) -> None:
     """Try every shape; the process dies where a kernel leaves its buffers."""
     library = build(default_folder())
-    Kernels(library, amx=amx)
-    kernels = ctypes.CDLL(str(library))
-    linear, linear_int8 = kernels.osai_linear_bf16, kernels.osai_linear_int8_bf16
-    pointer, size = ctypes.c_void_p, ctypes.c_ssize_t
-    linear.argtypes = [pointer] * 4 + [size] * 3 + [pointer, ctypes.c_int]
-    linear_int8.argtypes = [pointer] * 5 + [size] * 3 + [pointer] * 2 + [ctypes.c_int]
+    own, kernels = Kernels(library, amx=amx), ctypes.CDLL(str(library))
     for m, n, k, num_threads in itertools.product(NUM_ROWS, OUT_FEATURES, IN_FEATURES, (1, 2)):
-        x, bias, scales = torch.randn(m, k).bfloat16(), torch.randn(n).bfloat16(), torch.rand(n).bfloat16()
-        weight, whole = panels_of(torch.randn(n, k).bfloat16()), torch.randint(-127, 128, (n, k), dtype=torch.int8)
         held = Guarded()
-        ends = (m, n, k, held.room(2 * m * k))
-        linear(held.copy(x), held.copy(weight), held.copy(bias), held.room(2 * m * n), *ends, num_threads)
-        wide = held.room(2 * num_threads * k * PANEL)
-        linear_int8(held.copy(x), held.copy(int8_panels(whole)), held.copy(scales), held.copy(bias),
-                    held.room(2 * m * n), *ends, wide, num_threads)  # fmt: skip
+        plain(own, kernels, held, (m, n, k, num_threads))
+        if hasattr(kernels, "osai_linear_int8_bf16"):
+            in_8_bits(kernels, held, (m, n, k, num_threads))
         held.free()
     sys.stdout.write("within its buffers\n")
+
+
+def plain(own: Kernels, kernels: ctypes.CDLL, held: Guarded, shape: tuple[int, int, int, int]) -> None:
+    """A product by weights of each dtype."""
+    m, n, k, num_threads = shape
+    for linear, dtype in ((kernels.osai_linear_f32, torch.float32), (kernels.osai_linear_bf16, torch.bfloat16)):
+        linear.argtypes = [POINTER] * 4 + [SIZE] * 3 + [POINTER, ctypes.c_int]
+        x, bias, weight = torch.randn(m, k).to(dtype), torch.randn(n).to(dtype), torch.randn(n, k).to(dtype)
+        tiles, out = (held.room(dtype.itemsize * m * width) for width in (k, n))
+        linear(held.copy(x), held.copy(own.panels_of(weight)), held.copy(bias), out, m, n, k, tiles, num_threads)
+
+
+def in_8_bits(kernels: ctypes.CDLL, held: Guarded, shape: tuple[int, int, int, int]) -> None:
+    """A product by int8 weights."""
+    m, n, k, num_threads = shape
+    linear = kernels.osai_linear_int8_bf16
+    linear.argtypes = [POINTER] * 5 + [SIZE] * 3 + [POINTER] * 2 + [ctypes.c_int]
+    x, bias, scales = torch.randn(m, k).bfloat16(), torch.randn(n).bfloat16(), torch.rand(n).bfloat16()
+    panels = int8_panels(torch.randint(-127, 128, (n, k), dtype=torch.int8))
+    linear(held.copy(x), held.copy(panels), held.copy(scales), held.copy(bias), held.room(2 * m * n),
+           m, n, k, held.room(2 * m * k), held.room(2 * num_threads * k * PANEL), num_threads)  # fmt: skip
 
 
 if __name__ == "__main__":

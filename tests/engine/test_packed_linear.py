@@ -15,7 +15,7 @@ from osai.core.layers import LayerRange
 from osai.node.engine import packed_linear, span_model
 from osai.node.engine.kernels import library
 from osai.node.engine.kernels.build import build, default_folder
-from osai.node.engine.kernels.library import Kernels, load_kernels, panels_of
+from osai.node.engine.kernels.library import Kernels, load_kernels
 from osai.node.engine.packed_linear import PackedLinear, pack_linears
 from osai.node.engine.span_model import load_span
 
@@ -64,7 +64,7 @@ def test_the_environment_can_say_to_leave_amx_alone(
     half, weight = torch.randn(5, 513).bfloat16(), torch.randn(640, 513).bfloat16()
     x, panels = (
         torch.cat((half, -half), 1),
-        panels_of(torch.cat((weight, weight), 1)),
+        usual.panels_of(torch.cat((weight, weight), 1)),
     )  # 0 but for the order of sums
     with_amx, without = (kernels.linear(x, panels, None, 640) for kernels in (usual, without_amx))
     assert not torch.equal(with_amx, without), "they add in different orders"
@@ -80,11 +80,11 @@ def test_whatever_the_sizes_a_product_is_right(
         pytest.skip("this processor lacks the instructions: oneDNN does it")
     x, weight = torch.randn(num_rows, in_features).bfloat16(), torch.randn(out_features, in_features).bfloat16()
     bias = torch.randn(out_features).bfloat16()
-    got = own.linear(x, panels_of(weight), bias, out_features)
+    got = own.linear(x, own.panels_of(weight), bias, out_features)
     want = functional.linear(x.double(), weight.double(), bias.double())
     torch.testing.assert_close(got.double(), want, rtol=2**-8, atol=1e-5 * in_features)
     for begin in {0, num_rows // 2}:
-        alone = own.linear(x[begin : begin + 1].contiguous(), panels_of(weight), bias, out_features)
+        alone = own.linear(x[begin : begin + 1].contiguous(), own.panels_of(weight), bias, out_features)
         assert torch.equal(alone[0], got[begin])
 
 
@@ -97,7 +97,7 @@ def test_a_product_that_is_done_in_pieces_is_right(
     if not own.can(torch.bfloat16):
         pytest.skip("this processor lacks the instructions: oneDNN does it")
     x, weight = torch.randn(num_rows, in_features).bfloat16(), torch.randn(310, in_features).bfloat16()
-    bias, panels = torch.randn(310).bfloat16(), panels_of(weight)
+    bias, panels = torch.randn(310).bfloat16(), own.panels_of(weight)
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
@@ -122,6 +122,8 @@ def test_results_are_those_of_the_plain_layer(
     tolerance: float,
     kernels: Kernels | None,
 ) -> None:
+    if kernels is None and not packed_linear._onednn_takes(dtype):
+        pytest.skip("oneDNN multiplies bfloat16 with AVX-512 only")
     linear = kind(96, out_features, bias=bias).to(dtype)
     weight, offset = linear.weight.detach().clone(), linear.bias
     model = nn.Sequential(linear)
@@ -162,7 +164,7 @@ def test_a_row_has_the_same_result_whatever_is_beside_it(dtype: torch.dtype, num
     if not own.can(dtype):
         pytest.skip("this processor lacks the instructions: oneDNN does it")
     x, weight = torch.randn(40, 130, dtype=dtype), torch.randn(70, 130, dtype=dtype)
-    panels = panels_of(weight)
+    panels = own.panels_of(weight)
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
@@ -195,14 +197,14 @@ def test_a_tied_weight_still_embeds(
     monkeypatch.setattr(span_model, "load_kernels", lambda: None)  # whose panels are filled up: oneDNN adds nothing
     path = checkpoints("gemma2")
     plain, packed = (
-        load_span(read_config(path), lazy_tensors(path), layers, dtype=torch.bfloat16, pack=pack)
+        load_span(read_config(path), lazy_tensors(path), layers, dtype=torch.float32, pack=pack)
         for pack in (False, True)
     )
-    shared = 384 * 64 * 2
+    shared = 384 * 64 * 4
     assert packed.weight_bytes - plain.weight_bytes == (shared if embedding else 0)
     if embedding:
         ids = torch.arange(384)
         assert torch.equal(packed.decoder.embed_tokens(ids), plain.decoder.embed_tokens(ids))
-    hidden = torch.randn(1, 3, 64).bfloat16()
+    hidden = torch.randn(1, 3, 64)
     with torch.inference_mode():
         torch.testing.assert_close(packed.model.lm_head(hidden), plain.model.lm_head(hidden))

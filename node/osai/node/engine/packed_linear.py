@@ -1,9 +1,9 @@
 """Linear layers whose weights lie in memory in the order in which they are read.
 
 A decode step is bound by how fast it reads the weights. On a CPU, torch's plain linear layer reads them at a third of
-what the memory gives, and at less with a few rows in float32. osai's own kernel, where it can be compiled, reads them
-at 0.9 of it for up to four rows, and a row's result does not depend on the other rows. Elsewhere oneDNN reads weights
-that it has packed, at about half. In bfloat16 the results differ from the plain layer's by rounding at most, in float32
+what the memory gives, and at less with a few rows. osai's own kernel, where it can be compiled (x86 with AVX2 or
+AVX-512), reads them at 0.9 of it for up to four rows, and a row's result does not depend on the other rows. Elsewhere
+oneDNN reads weights that it has packed, at about half. In bfloat16 the results differ from the plain layer's by rounding at most, in float32
 by the order of additions (relative 2e-6).
 """
 
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.models.falcon.modeling_falcon import FalconLinear
 
-from osai.node.engine.kernels.library import Kernels, on_huge_pages, panels_of
+from osai.node.engine.kernels.library import Kernels, on_huge_pages
 
 # Weights with fewer elements are not for oneDNN: a call takes some us more, and small ones lie in cache anyway.
 MIN_ELEMENTS = MappingProxyType({torch.bfloat16: 128 * 128, torch.float32: 512 * 512})
@@ -53,7 +53,7 @@ class Panels:
     def __init__(self, kernels: Kernels, weight: torch.Tensor) -> None:
         self._kernels = kernels
         self.out_features, self.in_features = weight.shape
-        self.panels = panels_of(weight)
+        self.panels = kernels.panels_of(weight)
         self.weight_bytes = self.panels.numel() * weight.itemsize
 
     def __call__(self, rows: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -11,9 +11,10 @@ import torch
 
 from osai.core.errors import SetupError
 from osai.node.engine.kernels.build import build, default_folder
-from osai.node.engine.kernels.library import PANEL, load_kernels
+from osai.node.engine.kernels.library import load_kernels
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_ssize_t
+PANEL = 64  # outputs that lie together, see linear_int8.c
 _MAX_NARROW = 16  # rows up to which the kernel without AMX unpacks weights as it reads them, and needs no scratch
 
 

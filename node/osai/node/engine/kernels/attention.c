@@ -4,13 +4,13 @@
  * then their softmax, in float32; the query heads that share a key head go by fours, so that a key is read once for
  * four of them.
  */
-#ifdef __AVX512F__
 #include "kernels.h"
+#ifdef OSAI_VECTORS
 #include "threads.h"
 
 #define UNROLL _Pragma("GCC unroll 4") /* else sums are kept in memory */
 #define NUM_Q 4 /* query heads at once */
-#define AT_ONCE 4 /* registers of values at once: 4 * 4 sums, 4 of values and a weight */
+#define AT_ONCE (NUM_FLOATS / 8) /* vectors of values at once: of 32, 4 * 4 sums, 4 of values and a weight */
 #define AHEAD 16 /* keys: pages lie anywhere, so that the processor can't guess the next one */
 
 /* Ask for what lies at p. */
@@ -18,47 +18,32 @@ INLINE void fetch(const void *p, ptrdiff_t num_bytes) {
     for (ptrdiff_t i = 0; i < num_bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
 }
 
-/* Products of 64 bytes of queries and keys. */
-#define STEP_f32 16
-INLINE __mmask16 tail_f32(ptrdiff_t count) { return first_lanes(count); }
-INLINE __m512i some_f32(const float *p, __mmask16 mask) { return _mm512_maskz_loadu_epi32(mask, p); }
-INLINE __m512 dot_f32(__m512 sum, __m512i a, __m512i b) {
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
-}
-#ifdef __AVX512BF16__
-#define STEP_bf16 32
-INLINE __mmask32 tail_bf16(ptrdiff_t count) { return count >= 32 ? 0xffffffff : (__mmask32)((1u << count) - 1); }
-INLINE __m512i some_bf16(const uint16_t *p, __mmask32 mask) { return _mm512_maskz_loadu_epi16(mask, p); }
-INLINE __m512 dot_bf16(__m512 sum, __m512i a, __m512i b) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
-}
-#endif
-
-INLINE __m512 tanh_16(__m512 v) { /* 1 - 2 / (e^2v + 1) */
-    __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
-    return _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(exp_16(_mm512_mul_ps(v, two)), one)));
-}
+/* How much of queries and keys is 64 bytes, and which of it is left. */
+#define STEP_f32 LANES
+#define STEP_bf16 (2 * LANES)
+INLINE lanes tail_f32(ptrdiff_t count) { return first_lanes(count); }
+INLINE pairs tail_bf16(ptrdiff_t count) { return first_pairs(count); }
 
 /* Softmax of scores [num_keys], not divided by its sum, which is returned. `sink` takes part if it is not NULL. */
 static float soften(float *scores, ptrdiff_t num_keys, float scaling, float softcap, const float *sink) {
-    __m512 most = _mm512_set1_ps(sink ? *sink : -__builtin_inff());
+    floats greatest = all(sink ? *sink : -__builtin_inff());
     for (ptrdiff_t i = 0; i < num_keys; i += LANES) {
-        __mmask16 mask = first_lanes(num_keys - i);
-        __m512 v = _mm512_mul_ps(get_f32(scores + i, mask), _mm512_set1_ps(scaling));
+        lanes mask = first_lanes(num_keys - i);
+        floats v = mul(get_f32(scores + i, mask), all(scaling));
         if (softcap > 0)
-            v = _mm512_mul_ps(tanh_16(_mm512_div_ps(v, _mm512_set1_ps(softcap))), _mm512_set1_ps(softcap));
+            v = mul(tanh_of(quotient(v, all(softcap))), all(softcap));
         put_f32(scores + i, mask, v);
-        most = _mm512_mask_max_ps(most, mask, most, v);
+        greatest = most(greatest, only(mask, v, greatest));
     }
-    __m512 max = _mm512_set1_ps(_mm512_reduce_max_ps(most)), sums = _mm512_setzero_ps();
+    floats max = all(most_of(greatest)), sums = zeros();
     for (ptrdiff_t i = 0; i < num_keys; i += LANES) {
-        __mmask16 mask = first_lanes(num_keys - i);
-        __m512 v = _mm512_maskz_mov_ps(mask, exp_16(_mm512_sub_ps(get_f32(scores + i, mask), max)));
+        lanes mask = first_lanes(num_keys - i);
+        floats v = only(mask, exp_of(sub(get_f32(scores + i, mask), max)), zeros());
         put_f32(scores + i, mask, v);
-        sums = _mm512_add_ps(sums, v);
+        sums = add(sums, v);
     }
-    float sum = _mm512_reduce_add_ps(sums);
-    return sink ? sum + _mm512_cvtss_f32(exp_16(_mm512_sub_ps(_mm512_set1_ps(*sink), max))) : sum;
+    float sum = sum_of(sums);
+    return sink ? sum + first_of(exp_of(sub(all(*sink), max))) : sum;
 }
 
 #define DEFINE_ATTENTION(NAME, T)                                                                                      \
@@ -70,12 +55,12 @@ static float soften(float *scores, ptrdiff_t num_keys, float scaling, float soft
         for (ptrdiff_t key = 0; key < num_keys; key++) {                                                               \
             const T *k = keys + slots[key] * stride;                                                                   \
             fetch(keys + slots[key + AHEAD < num_keys ? key + AHEAD : key] * stride, dim * (ptrdiff_t)sizeof(T));      \
-            __m512 sums[NUM_Q] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()}; \
+            floats sums[NUM_Q] = {zeros(), zeros(), zeros(), zeros()}; \
             for (ptrdiff_t i = 0; i < dim; i += STEP_##NAME) {                                                         \
                 __typeof__(tail_##NAME(0)) mask = tail_##NAME(dim - i);                                                \
-                __m512i part = some_##NAME(k + i, mask);                                                               \
+                words part = words_##NAME(k + i, mask);                                                               \
                 UNROLL                                                                                                 \
-                for (int j = 0; j < NUM_Q; j++) sums[j] = dot_##NAME(sums[j], some_##NAME(q[j] + i, mask), part);      \
+                for (int j = 0; j < NUM_Q; j++) sums[j] = dot_##NAME(sums[j], words_##NAME(q[j] + i, mask), part);      \
             }                                                                                                          \
             float four[NUM_Q];                                                                                         \
             _mm_storeu_ps(four, add_lanes(sums[0], sums[1], sums[2], sums[3]));                                        \
@@ -93,26 +78,26 @@ static float soften(float *scores, ptrdiff_t num_keys, float scaling, float soft
         }                                                                                                              \
     }                                                                                                                  \
     /* out[q] = the sum of values weighted by scores[q], divided by sums[q]: AT_ONCE * 16 numbers from i on */         \
-    INLINE void mix_some_##NAME(const attention_args *a, const T *values, const int64_t *slots, ptrdiff_t num_keys,    \
+    INLINE void mix_words_##NAME(const attention_args *a, const T *values, const int64_t *slots, ptrdiff_t num_keys,    \
                                 int num_q, const float *restrict scores, const float *sums, T *out, ptrdiff_t i,       \
                                 ptrdiff_t count) {                                                                     \
         ptrdiff_t stride = a->num_kv_heads * a->value_dim;                                                             \
-        __m512 mixed[NUM_Q][AT_ONCE];                                                                                  \
+        floats mixed[NUM_Q][AT_ONCE];                                                                                  \
         UNROLL                                                                                                         \
         for (int j = 0; j < NUM_Q; j++)                                                                                \
             UNROLL                                                                                                     \
-            for (int c = 0; c < AT_ONCE; c++) mixed[j][c] = _mm512_setzero_ps();                                       \
+            for (int c = 0; c < AT_ONCE; c++) mixed[j][c] = zeros();                                       \
         for (ptrdiff_t key = 0; key < num_keys; key++) {                                                               \
             const T *v = values + slots[key] * stride + i;                                                             \
             fetch(values + slots[key + AHEAD < num_keys ? key + AHEAD : key] * stride + i, count * (ptrdiff_t)sizeof(T));\
-            __m512 part[AT_ONCE];                                                                                      \
+            floats part[AT_ONCE];                                                                                      \
             UNROLL                                                                                                     \
             for (int c = 0; c < AT_ONCE; c++) part[c] = get_##NAME(v + LANES * c, first_lanes(count - LANES * c));     \
             UNROLL                                                                                                     \
             for (int j = 0; j < NUM_Q; j++) {                                                                          \
-                __m512 weight = _mm512_set1_ps(scores[(j < num_q ? j : 0) * a->max_keys + key]);                       \
+                floats weight = all(scores[(j < num_q ? j : 0) * a->max_keys + key]);                       \
                 UNROLL                                                                                                 \
-                for (int c = 0; c < AT_ONCE; c++) mixed[j][c] = _mm512_fmadd_ps(weight, part[c], mixed[j][c]);         \
+                for (int c = 0; c < AT_ONCE; c++) mixed[j][c] = mul_add(weight, part[c], mixed[j][c]);         \
             }                                                                                                          \
         }                                                                                                              \
         UNROLL                                                                                                         \
@@ -120,15 +105,15 @@ static float soften(float *scores, ptrdiff_t num_keys, float scaling, float soft
             UNROLL                                                                                                     \
             for (int c = 0; j < num_q && c < AT_ONCE; c++)                                                             \
                 put_##NAME(out + j * a->value_dim + i + LANES * c, first_lanes(count - LANES * c),                     \
-                           _mm512_mul_ps(mixed[j][c], _mm512_set1_ps(1.0f / sums[j])));                                \
+                           mul(mixed[j][c], all(1.0f / sums[j])));                                \
     }                                                                                                                  \
     static void mix_##NAME(const attention_args *a, const T *values, const int64_t *slots, ptrdiff_t num_keys,         \
                            int num_q, const float *scores, const float *sums, T *out) {                                \
         ptrdiff_t i = 0, whole = AT_ONCE * LANES;                                                                      \
         for (; i + whole <= a->value_dim; i += whole)                                                                  \
-            mix_some_##NAME(a, values, slots, num_keys, num_q, scores, sums, out, i, whole);                           \
+            mix_words_##NAME(a, values, slots, num_keys, num_q, scores, sums, out, i, whole);                           \
         if (i < a->value_dim)                                                                                          \
-            mix_some_##NAME(a, values, slots, num_keys, num_q, scores, sums, out, i, a->value_dim - i);                \
+            mix_words_##NAME(a, values, slots, num_keys, num_q, scores, sums, out, i, a->value_dim - i);                \
     }                                                                                                                  \
     static void share_##NAME(void *data) {                                                                             \
         const attention_args *a = data;                                                                                \
@@ -160,7 +145,5 @@ static float soften(float *scores, ptrdiff_t num_keys, float scaling, float soft
     }
 
 DEFINE_ATTENTION(f32, float)
-#ifdef __AVX512BF16__
 DEFINE_ATTENTION(bf16, uint16_t)
-#endif
 #endif

@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from osai.core.errors import SetupError
@@ -22,17 +23,21 @@ def default_folder() -> Path:
     return (Path(cache) if cache else Path("~/.cache").expanduser()) / "osai" / "kernels"
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, *options: str) -> Path:
     """The library of the kernels, compiled now if this source has not been compiled for this processor before.
+
+    Args:
+        folder: where it is kept.
+        options: for the compiler, besides the usual ones.
 
     Raises:
         SetupError: if there is no compiler, it fails, or the folder can't be written.
     """
     compiler = _find_compiler()
-    library = folder / f"osai-{_fingerprint(compiler)}.so"
+    library = folder / f"osai-{_fingerprint(compiler, options)}.so"
     if not library.exists():
         try:
-            _compile(compiler, library)
+            _compile(compiler, library, options)
         except OSError as e:
             raise SetupError(f"can't write compiled kernels to {folder}: {e}") from e
     return library
@@ -46,14 +51,14 @@ def _find_compiler() -> str:
     return found
 
 
-def _compile(compiler: str, library: Path) -> None:
+def _compile(compiler: str, library: Path, options: Sequence[str]) -> None:
     library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=library.parent) as work:
         made = Path(work) / library.name
         sources = sorted(str(path) for path in _SOURCES.glob("*.c"))
         try:
             done = subprocess.run(  # noqa: S603  the user's own compiler
-                [compiler, *_FLAGS, *_tuning(_processor()), "-o", str(made), *sources],
+                [compiler, *_FLAGS, *options, *_tuning(_processor()), "-o", str(made), *sources],
                 capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired as e:
@@ -63,9 +68,9 @@ def _compile(compiler: str, library: Path) -> None:
         made.replace(library)  # at once: another process may be looking for it
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(compiler: str, options: Sequence[str]) -> str:
     """Of all that decides what the compiler makes: sources, flags, compiler, processor."""
-    digest = hashlib.sha256(" ".join((*_FLAGS, compiler, platform.machine())).encode())
+    digest = hashlib.sha256(" ".join((*_FLAGS, *options, compiler, platform.machine())).encode())
     for path in sorted(_SOURCES.glob("*.[ch]")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     digest.update(_processor())

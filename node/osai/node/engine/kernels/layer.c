@@ -6,8 +6,8 @@
  * Between two products a step's own data are small; but a product sweeps the cache, and every call from Python begins
  * by fetching the interpreter back into it.
  */
-#ifdef __AVX512F__
 #include "kernels.h"
+#ifdef OSAI_VECTORS
 
 #define DEFINE_LAYER(NAME, T)                                                                                          \
     static void linear_of_##NAME(const linear_weights *l, const T *x, T *y, const layer_args *a) {                     \
@@ -19,8 +19,8 @@
     }                                                                                                                  \
     static void add_##NAME(T *sum, const T *x, ptrdiff_t count) {                                                      \
         for (ptrdiff_t i = 0; i < count; i += LANES) {                                                                 \
-            __mmask16 mask = first_lanes(count - i);                                                                   \
-            put_##NAME(sum + i, mask, _mm512_add_ps(get_##NAME(sum + i, mask), get_##NAME(x + i, mask)));              \
+            lanes mask = first_lanes(count - i);                                                                   \
+            put_##NAME(sum + i, mask, add(get_##NAME(sum + i, mask), get_##NAME(x + i, mask)));              \
         }                                                                                                              \
     }                                                                                                                  \
     /* keys and values of each row into the pages */                                                                   \
@@ -63,7 +63,5 @@
     }
 
 DEFINE_LAYER(f32, float)
-#ifdef __AVX512BF16__
 DEFINE_LAYER(bf16, uint16_t)
-#endif
 #endif

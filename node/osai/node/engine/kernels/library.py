@@ -15,7 +15,7 @@ from osai.node.engine.kernels.structures import Attention, LayerArgs
 
 _log = logging.getLogger(__name__)
 
-PANEL = 64  # outputs that lie together, see linear.c
+AT_MOST = 64  # outputs that a kernel takes at once, see linear.c: weights are filled up to whole ones
 HUGE_PAGE = 2 * 2**20  # bytes, of x86
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
@@ -42,6 +42,9 @@ class Kernels:
         if openmp is not None:
             functions = (openmp.GOMP_parallel, openmp.omp_get_thread_num)
             self._library.osai_use_threads(*(ctypes.cast(function, _POINTER) for function in functions))
+        self._panel = (
+            _INT.in_dll(self._library, "osai_panel").value if hasattr(self._library, "osai_panel") else AT_MOST
+        )
         self._can_split = openmp is not None
         self._linear = self._find("linear", [_POINTER] * 4 + [_SIZE] * 3 + [_POINTER, _INT])
         self._norm = self._find("norm", [_POINTER] * 3 + [_SIZE] * 3 + [ctypes.c_float] * 2 + [_INT])
@@ -88,6 +91,20 @@ class Kernels:
         )  # fmt: skip
         return out
 
+    def panels_of(self, weight: torch.Tensor) -> torch.Tensor:
+        """Weights [out_features, in_features] in the order in which `linear` reads them, filled up with zeros.
+
+        [num_panels, in_features, outputs of a panel] in float32; in bfloat16 pairs of inputs lie together:
+        [num_panels, in_features / 2, outputs of a panel, 2].
+        """
+        out_features, in_features = weight.shape
+        num_outputs, together = -(-out_features // AT_MOST) * AT_MOST, 2 if weight.dtype == torch.bfloat16 else 1
+        panels = on_huge_pages(num_outputs * in_features, weight.dtype).zero_()
+        panels = panels.view(-1, in_features // together, self._panel, together)
+        for panel, rows in zip(panels, torch.split(weight, self._panel), strict=False):  # the last ones may be zeros
+            panel[:, : len(rows)] = rows.view(len(rows), -1, together).transpose(0, 1)
+        return panels
+
     def norm(
         self, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, *, rounds_first: bool
     ) -> torch.Tensor:
@@ -131,21 +148,6 @@ class Kernels:
         self._layers[dtype](weights, args, len(args))
 
 
-def panels_of(weight: torch.Tensor) -> torch.Tensor:
-    """Weights [out_features, in_features] in the order in which `linear` reads them, filled up to whole panels.
-
-    [num_panels, in_features, PANEL] in float32; in bfloat16 pairs of inputs lie together:
-    [num_panels, in_features / 2, PANEL, 2].
-    """
-    out_features, in_features = weight.shape
-    num_panels, together = -(-out_features // PANEL), 2 if weight.dtype == torch.bfloat16 else 1
-    panels = on_huge_pages(num_panels * PANEL * in_features, weight.dtype).zero_()
-    panels = panels.view(num_panels, in_features // together, PANEL, together)
-    for panel, rows in zip(panels, torch.split(weight, PANEL), strict=True):
-        panel[:, : len(rows)] = rows.view(len(rows), -1, together).transpose(0, 1)
-    return panels
-
-
 def on_huge_pages(count: int, dtype: torch.dtype) -> torch.Tensor:
     """Room for so many numbers on the CPU, which begins with a huge page if it fills one.
 
@@ -169,7 +171,10 @@ def load_kernels() -> Kernels | None:
     try:
         return Kernels(build(default_folder()), amx=os.environ.get("OSAI_AMX") != "0")
     except (SetupError, OSError) as e:
-        _log.warning("no kernels of osai's own, so steps take up to twice as long: %s", e)
+        _log.warning(
+            "no kernels of osai's own: steps take two to six times as long, and what runs beside a session rounds it: %s",
+            e,
+        )
         return None
 
 

@@ -1,66 +1,54 @@
-/* Sixteen floats at a time, from and to float32 or bfloat16. */
+/* Sixteen floats at a time, from and to float32 or bfloat16, with whatever the processor has for it.
+ *
+ * Each of the two ways gives the same float32 to the bit: the same products, added in the same order. In bfloat16 they
+ * differ where AVX512_BF16 multiplies pairs of its own kind.
+ */
 #ifndef OSAI_VECTORS_H
 #define OSAI_VECTORS_H
 
-#include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
 
-INLINE __mmask16 first_lanes(ptrdiff_t count) {
-    return count >= LANES ? 0xffff : count > 0 ? (__mmask16)((1u << count) - 1) : 0;
-}
-
-INLINE __m512 get_f32(const float *p, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, p); }
-INLINE void put_f32(float *p, __mmask16 mask, __m512 v) { _mm512_mask_storeu_ps(p, mask, v); }
-INLINE __m512 round_f32(__m512 v) { return v; }
-
-INLINE __m512 widen(__m256i halves) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-}
-INLINE __m512 get_bf16(const uint16_t *p, __mmask16 mask) { return widen(_mm256_maskz_loadu_epi16(mask, p)); }
-
-#ifdef __AVX512BF16__
-INLINE __m256i narrow(__m512 v) { return (__m256i)_mm512_cvtneps_pbh(v); }
-#else
-INLINE __m256i narrow(__m512 v) { /* to the nearest, ties to even; NaN stays NaN */
-    __m512i bits = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd));
-    __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(up, nan, _mm512_set1_epi32(0x7fc00000)), 16));
-}
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#include "vectors_avx512.h"
+#define OSAI_VECTORS
+#elif defined(__AVX2__) && defined(__FMA__)
+#include "vectors_avx2.h"
+#define OSAI_VECTORS
 #endif
-INLINE void put_bf16(uint16_t *p, __mmask16 mask, __m512 v) { _mm256_mask_storeu_epi16(p, mask, narrow(v)); }
-INLINE __m512 round_bf16(__m512 v) { return widen(narrow(v)); }
+
+#ifdef OSAI_VECTORS
+INLINE floats get_f32(const float *p, lanes which) { return some_floats(p, which); }
+INLINE void put_f32(float *p, lanes which, floats v) { put_floats(p, which, v); }
+INLINE floats round_f32(floats v) { return v; }
+INLINE floats get_bf16(const uint16_t *p, lanes which) { return widen(some_halves(p, which)); }
+INLINE void put_bf16(uint16_t *p, lanes which, floats v) { put_halves(p, which, narrow(v)); }
+INLINE floats round_bf16(floats v) { return widen(narrow(v)); }
 
 /* e^v to 2 ulp: 2^n * e^r with |r| <= ln(2) / 2, r's part by its Taylor series (as in Cephes' expf). */
-INLINE __m512 exp_16(__m512 v) {
-    v = _mm512_max_ps(_mm512_set1_ps(-87.3f), v); /* below, 0 is as good; of two the second stays if one is NaN */
-    v = _mm512_min_ps(_mm512_set1_ps(88.3f), v);
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(v, _mm512_set1_ps(1.44269504f)), 0);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), v);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
-    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
-    return _mm512_scalef_ps(p, n);
+INLINE floats exp_of(floats v) {
+    v = most(all(-87.3f), v); /* below, 0 is as good; of two the second stays if one is NaN */
+    v = least(all(88.3f), v);
+    floats n = to_integer(mul(v, all(1.44269504f)));
+    floats r = sub_mul(v, n, all(0.693359375f));
+    r = sub_mul(r, n, all(-2.12194440e-4f));
+    floats p = all(1.9875691500e-4f);
+    p = mul_add(p, r, all(1.3981999507e-3f));
+    p = mul_add(p, r, all(8.3334519073e-3f));
+    p = mul_add(p, r, all(4.1665795894e-2f));
+    p = mul_add(p, r, all(1.6666665459e-1f));
+    p = mul_add(p, r, all(5.0000001201e-1f));
+    p = mul_add(p, mul(r, r), add(r, all(1.0f)));
+    return times_2_to(p, n);
 }
 
-/* The sums over the lanes of four vectors. */
-INLINE __m128 add_lanes(__m512 a, __m512 b, __m512 c, __m512 d) {
-    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); /* a b a b in each 128 bits */
-    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    __m512 all = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))),
-                               _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))));
-    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all),
-                                _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(all), 1)));
-    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+INLINE floats tanh_of(floats v) { /* 1 - 2 / (e^2v + 1) */
+    floats one = all(1.0f), two = all(2.0f);
+    return sub(one, quotient(two, add(exp_of(mul(v, two)), one)));
 }
+#endif
 
 #endif
