@@ -27,6 +27,7 @@ from osai.coordinator.api import (
 from osai.coordinator.sessions.session import SupervisionConfig
 from osai.coordinator.text import Tokenizer
 from osai.core.errors import (
+    AssignmentError,
     ContextExceededError,
     InvalidRequestError,
     NotCoveredError,
@@ -165,6 +166,31 @@ async def test_a_request_soon_after_a_loss_waits_for_the_node_to_come_back(
         session = (await head.got("frames")).frames.frames[0].session
         tail.say(tokens(session, *range(60, 70), finish="length"))
         assert len(token_ids(await running)) == 10
+
+
+async def test_a_request_waits_for_news_of_a_node_that_serves_something_else_by_now(tokenizer: Tokenizer) -> None:
+    """As of one that restarted with other layers behind a split network: the simulator lost such a request (3304)."""
+    config, late = SupervisionConfig(settle_s=1.0, retry_s=0.05), FakeStage("late", Keeping())
+    async with stages(late), three(tokenizer, config) as (it, (_, middle, tail)):
+        await asyncio.sleep(1.1)  # its start is long ago
+        middle.script = refusing(AssignmentError("this node serves none of it"))
+        running = asyncio.create_task(collected(it))
+        await middle.got("open", 2)
+        assert not running.done()
+        it.announce(late, 2, 4)
+        session = (await late.got("open")).open.session
+        tail.say(tokens(session, *range(60, 70), finish="length"))
+        assert len(token_ids(await running)) == 10
+
+
+async def test_a_node_that_goes_on_refusing_ends_a_request_in_time(tokenizer: Tokenizer) -> None:
+    config = SupervisionConfig(settle_s=0.2, retry_s=0.05, coverage_wait_s=0.5)
+    async with three(tokenizer, config) as (it, (_, middle, _)):
+        middle.script = refusing(AssignmentError("this node serves none of it"))
+        async with asyncio.timeout(2.0):
+            error = await failure(it)
+        assert isinstance(error, AssignmentError)
+        assert len(middle.of("open")) > 1
 
 
 async def test_a_request_long_after_a_loss_is_told_what_is_missing_at_once(tokenizer: Tokenizer) -> None:

@@ -250,22 +250,22 @@ class SwarmGenerations:
         raise refusals.verdict()
 
     async def _next_pipeline(self, refusals: Refusals, routes: RouteFinder) -> tuple[StageView, ...] | None:
-        asked_s = time.monotonic()
+        asked_s, is_stale = time.monotonic(), refusals.tells_of_change
         enter(Phase.ROUTING)
         while True:
-            is_settled = self._is_settled(asked_s, time.monotonic())
+            is_settled = self._is_settled(asked_s, time.monotonic(), is_stale=is_stale)
             try:
                 pipeline = refusals.next_pipeline(routes)
-                if pipeline or is_settled or not refusals.forget_losses():
+                if pipeline or is_settled or not refusals.forget_passing():
                     return pipeline
             except NotCoveredError:
                 if is_settled:
                     raise
             await asyncio.sleep(self._config.retry_s)
 
-    def _is_settled(self, asked_s: float, now_s: float) -> bool:
+    def _is_settled(self, asked_s: float, now_s: float, *, is_stale: bool) -> bool:
         """Whether nodes that this coordinator does not see need not be waited for, by a request of that moment."""
-        since_s = asked_s if self._swarm.expects(now_s) else self._started_s
+        since_s = asked_s if is_stale or self._swarm.expects(now_s) else self._started_s
         return now_s >= since_s + self._config.settle_s
 
     def _sessions_by_node(self) -> dict[str, int]:

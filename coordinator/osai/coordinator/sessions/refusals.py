@@ -41,9 +41,18 @@ class Refusals:
                 return None
             raise
 
-    def forget_losses(self) -> bool:
-        """Nodes that were lost may be back: these are asked again. Whether nobody has refused for another reason."""
-        self._errors = {key: error for key, error in self._errors.items() if not isinstance(error, UnavailableError)}
+    @property
+    def tells_of_change(self) -> bool:
+        """Whether a node serves something else than was told of it: the news are on their way."""
+        return any(isinstance(error, AssignmentError) for error in self._errors.values())
+
+    def forget_passing(self) -> bool:
+        """Nodes that were lost may be back, others may soon be known better: these are asked again.
+
+        Whether nobody has refused for another reason.
+        """
+        passing = UnavailableError | AssignmentError
+        self._errors = {key: error for key, error in self._errors.items() if not isinstance(error, passing)}
         return not self._errors
 
     def verdict(self) -> OsaiError:

@@ -3,8 +3,8 @@
 A decode step is bound by how fast it reads the weights. On a CPU, torch's plain linear layer reads them at a third of
 what the memory gives, and at less with a few rows. osai's own kernel, where it can be compiled (x86 with AVX2 or
 AVX-512), reads them at 0.9 of it for up to four rows, and a row's result does not depend on the other rows. Elsewhere
-oneDNN reads weights that it has packed, at about half. In bfloat16 the results differ from the plain layer's by rounding at most, in float32
-by the order of additions (relative 2e-6).
+oneDNN reads weights that it has packed, at about half. In bfloat16 the results differ from the plain layer's by
+rounding at most, in float32 by the order of additions (relative 2e-6).
 """
 
 import math

@@ -172,7 +172,7 @@ def load_kernels() -> Kernels | None:
         return Kernels(build(default_folder()), amx=os.environ.get("OSAI_AMX") != "0")
     except (SetupError, OSError) as e:
         _log.warning(
-            "no kernels of osai's own: steps take two to six times as long, and what runs beside a session rounds it: %s",
+            "no kernels of osai's own: steps take two to six times as long, and a batch rounds its rows otherwise: %s",
             e,
         )
         return None
