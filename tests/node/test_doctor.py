@@ -232,9 +232,10 @@ def test_a_coordinator_is_asked_for_its_protocol_and_its_time(tmp_path: Path) ->
     told = json.loads(result.stdout)
     checks = {one["check"]: one for one in told["checks"]}
     assert (result.exit_code, told["ok"]) == (1, False)
-    assert {name: checks[name]["status"] for name in ("device", "coordinator", "protocol", "clock")} == {
-        "device": "ok", "coordinator": "ok", "protocol": "ok", "clock": "fail",
+    assert {name: checks[name]["status"] for name in ("coordinator", "protocol", "clock")} == {
+        "coordinator": "ok", "protocol": "ok", "clock": "fail",
     }  # fmt: skip
+    assert checks["device"]["status"] in ("ok", "warn")  # a processor with AVX2 alone has no fast float16
     assert checks["clock"]["saw"].startswith(("3600.", "3599.", "3601."))
 
 

@@ -2,8 +2,8 @@
  *
  * A decode step is bound by how fast it reads the weights, a prefill step by arithmetic. Weights come in panels of
  * PANEL outputs: for every input (every pair of inputs in bf16), the weights of all outputs of the panel. So one stream
- * is read from its begin to its end, once for up to MAX_X rows of x; more rows find the panel in the cache. Sums are
- * float32. The order of additions of an output does not depend on how many rows x has: a session gets the same numbers
+ * is read from its begin to its end, once for up to MAX_X rows of x; more rows find the panel in the cache. With AVX2
+ * panels are narrow, and one to three rows read several side by side. Sums are float32. The order of additions of an output does not depend on how many rows x has: a session gets the same numbers
  * alone and in a batch.
  *
  * x comes in tiles of up to MAX_X rows, each [inputs][rows], so that one tile is read as one stream too.
@@ -56,7 +56,7 @@ typedef struct {
     int num_threads;
 } linear_args;
 
-/* One tile of x times `wide` vectors of outputs, `apart` bytes from each other: `num_steps` steps, of 4 * num_x bytes of x. */
+/* One tile of x times `wide` vectors of outputs, `apart` bytes from each other: steps of 4 * num_x bytes of x. */
 #define DEFINE_TILE(NAME)                                                                                              \
     INLINE void tile_##NAME(const uint32_t *x, const char *w, ptrdiff_t apart, ptrdiff_t num_steps, int num_x, int wide,\
                             floats sums[MAX_X][AT_MOST]) {                                                             \
