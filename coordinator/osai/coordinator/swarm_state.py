@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from sys import intern
 
+from osai.coordinator.routes.hop import Hop, hop_cost_s
 from osai.core.layers import LayerRange
 
 DEFAULT_DELAY_S = 0.005  # of an edge from a node that has measured none: within a region
@@ -45,6 +47,7 @@ class NodeState:
         operator_flaw: why the one that it names does not count; empty where it names none, or it counts.
         delays: measured one-way seconds to peers that it may push to, by their ids, the least first.
         least_delay_s, usual_delay_s: of these; the usual one is the median. DEFAULT_DELAY_S where there are none.
+        hops: its ready spans as stages of a route; none while it drains.
     """
 
     node_id: str
@@ -64,11 +67,37 @@ class NodeState:
     delays: Mapping[str, float] = field(default_factory=dict)
     least_delay_s: float = field(init=False, repr=False, compare=False)
     usual_delay_s: float = field(init=False, repr=False, compare=False)
+    hops: tuple[Hop, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Routing needs these thousands of times for each record."""
-        delays = dict(sorted(self.delays.items(), key=lambda delay: (delay[1], delay[0])))
+        """Routing needs these thousands of times for a record. An id, interned, is one object wherever it is told."""
+        object.__setattr__(self, "node_id", intern(self.node_id))
+        delays = {
+            intern(node_id): delay
+            for node_id, delay in sorted(self.delays.items(), key=lambda item: (item[1], item[0]))
+        }
         values = list(delays.values()) or [DEFAULT_DELAY_S]
         object.__setattr__(self, "delays", delays)
         object.__setattr__(self, "least_delay_s", values[0])
         object.__setattr__(self, "usual_delay_s", values[len(values) // 2])
+        ready = () if self.state == "draining" else (span for span in self.spans if span.state == "ready")
+        object.__setattr__(self, "hops", tuple(self._hop(span) for span in ready))
+
+    def _hop(self, span: SpanState) -> Hop:
+        step_s = span.recent_step_s or span.step_time_s
+        return Hop(
+            node_id=self.node_id,
+            start=span.layers.start,
+            end=span.layers.end,
+            cost=hop_cost_s(step_s, self.num_sessions, span.num_waiting_rows),
+            delays=self.delays,
+            usual=self.usual_delay_s,
+            least=self.least_delay_s,
+            address=self.address,
+            served=(span.model_id, span.manifest_digest),
+            kind=(span.dtype, span.layers.start, span.layers.end),
+            step_s=step_s,
+            num_waiting_rows=span.num_waiting_rows,
+            num_sessions=self.num_sessions,
+            num_free_kv_tokens=span.num_free_kv_tokens,
+        )

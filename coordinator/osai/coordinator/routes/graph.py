@@ -7,10 +7,10 @@ from operator import itemgetter
 from osai.coordinator.routes.hop import MAX_EXACT_HOPS, Hop
 
 NO_GAIN_S = 1e-6  # what a ring must be better by to be preferred: sums of the same times differ in the last digits
+SMALL_GAIN_S = 5e-4  # the same for more than MAX_EXACT_HOPS: less is noise of the times, at a third more work
 NUM_FIRST_RINGS = 1  # found in a straight line before all else, to cut it short
 
-
-_COST = Hop._fields.index("cost")
+_NODE_ID, _COST = Hop._fields.index("node_id"), Hop._fields.index("cost")
 
 
 class RouteGraph:
@@ -51,6 +51,7 @@ class RouteGraph:
         self.ranked: dict[int, list[tuple[float, Hop]]] = {}
         self.best = self.below = inf
         self.ring: tuple[Hop, ...] = ()
+        self._gain = NO_GAIN_S if len(self.hops) <= MAX_EXACT_HOPS else SMALL_GAIN_S
         for head in self._starting.get(0, ())[:NUM_FIRST_RINGS]:
             self.note(self._straight(head))
         for start in sorted(self._starting, reverse=True):
@@ -63,7 +64,7 @@ class RouteGraph:
         edges = (self.edge(hop, ring[(i + 1) % len(ring)]) for i, hop in enumerate(ring))
         cost = sum(hop.cost for hop in ring) + sum(edges)
         if cost < self.best:
-            self.best, self.ring, self.below = cost, tuple(ring), cost - NO_GAIN_S
+            self.best, self.ring, self.below = cost, tuple(ring), cost - self._gain
 
     def known(self, hop: Hop) -> Mapping[str, float]:
         """Delays from a node to peers, broken edges among them as endless."""
@@ -75,6 +76,10 @@ class RouteGraph:
             return 0.0
         delay = self.known(hop).get(to.node_id)
         return hop.usual if delay is None else delay
+
+    def least_before(self, hop: Hop) -> float:
+        """What leads to a hop costs no less than that."""
+        return self._before.get(hop.start, inf)
 
     def onward(self, hop: Hop, below: float) -> Iterator[tuple[float, Hop]]:
         """What may follow a hop: the edge's cost, and the next one; edge and rest together cost less than `below`."""
@@ -137,36 +142,32 @@ class RouteGraph:
 
     def _settle(self, start: int) -> None:
         """Find what every hop that starts there costs from there on. Half of a route's time goes here."""
-        paid, below, more = self._before.get(start, inf), self.below, self._more
+        paid, below, num_layers = self._before.get(start, inf), self.below, self.num_layers
         ranked: list[tuple[float, Hop]] = []
         for hop in self._starting[start]:
-            node_id, _, end, cost, delays, _, least = hop
-            if end == self.num_layers:
+            _, _, end, cost, _, _, least = hop[:7]
+            if end == num_layers:
                 if paid + cost + (least if start else 0.0) < below:
                     ranked.append((cost, hop))
-                continue
-            following = self.ranked.get(end)
-            if following and paid + cost + least + following[0][0] < below:
-                known = more.get(node_id, delays) if more else delays
-                ranked.append((cost + self._least_onward(hop, known, following), hop))
+            elif (following := self.ranked.get(end)) and paid + cost + least + following[0][0] < below:
+                ranked.append((cost + self._least_onward(hop, following), hop))
         ranked.sort(key=itemgetter(0))
         self.ranked[start] = ranked
         self.rest[start] = {hop.node_id: rest for rest, hop in ranked}
 
-    def _least_onward(self, hop: Hop, known: Mapping[str, float], following: Sequence[tuple[float, Hop]]) -> float:
+    def _least_onward(self, hop: Hop, following: Sequence[tuple[float, Hop]]) -> float:
         """The least of edge and rest over what may follow."""
-        rests, least_rest, least = self.rest[hop.end], following[0][0], inf
-        for node_id, delay in known.items():
-            if delay + least_rest >= least:
-                break
-            if node_id in rests and (cost := delay + rests[node_id]) < least:
-                least = cost
-        usual = hop.usual
+        known = self.known(hop) if self._more else hop.delays
+        rests, least_rest, usual, least = self.rest[hop.end], following[0][0], hop.usual, inf
         for rest, to in following:
-            if rest + usual >= least:
+            if to[_NODE_ID] not in known:
+                least = usual + rest
                 break
-            if to.node_id not in known:
-                return rest + usual
+        for node_id, delay in known.items():
+            if delay >= least - least_rest:
+                break
+            if node_id in rests and delay + rests[node_id] < least:
+                least = delay + rests[node_id]
         return least
 
 

@@ -7,16 +7,12 @@ from operator import attrgetter
 from osai.coordinator.api import StageView
 from osai.coordinator.catalog import ServedModel
 from osai.coordinator.routes.graph import RouteGraph
-from osai.coordinator.routes.hop import Hop, shortlist
+from osai.coordinator.routes.hop import Hop, hop_cost_s, shortlist
 from osai.coordinator.routes.search import cheapest_ring
 from osai.coordinator.swarm import NodeState, SpanState, gaps, joined, replicas, serving
 from osai.core.errors import NotCoveredError
 from osai.core.layers import LayerRange
 
-STAGE_S = 0.005  # of one stage more: makes fewer stages win over slightly faster ones
-SESSION_SHARE = 0.25  # of a step, for each session that a node runs: their rows go in the same steps
-ROW_SHARE = 1 / 32  # of a step, for each row that waits: rows of one step are that much cheaper than steps of their own
-MAX_HOP_S = 10.0  # what is slower is no worse: bounds what a record can claim
 STANDBY_VERSION = 2  # of the protocol: older nodes can't stand by
 
 # What goes before time, as seconds: exact up to 400 stages, 1,000 layers and 100 stages that are short of KV.
@@ -76,10 +72,10 @@ def find_pipeline(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWis
         NotCoveredError: if some layer has no ready node that speaks the version and is of the operators, or the spans
             do not join end to end.
     """
-    offers = _offers(nodes, model, wish)
     num_layers = model.facts.num_layers
-    if pipeline := _route([offer for offer in offers if offer[0].node_id not in wish.avoid], num_layers, wish):
+    if pipeline := _route(_hops(nodes, model, wish), num_layers, wish):
         return pipeline
+    offers = _offers(nodes, model, wish)
     if _joins(offers, num_layers):
         return None
     if wish.tail_version > 1 and _joins(_offers(nodes, model, replace(wish, tail_version=1)), num_layers):
@@ -122,11 +118,30 @@ def hop_s(node: NodeState, span: SpanState, wish: RouteWish) -> float:
     """Expected seconds of a session's step on a span, queueing included.
 
     Sessions are those that the node tells of, which other coordinators' are among, or this coordinator's, which are
-    newer. A share of a step for each, not a whole step: rows of all sessions go in one.
+    newer.
     """
     num_sessions = max(node.num_sessions, wish.sessions.get(node.node_id, 0))
-    load = SESSION_SHARE * num_sessions + ROW_SHARE * span.num_waiting_rows
-    return min(STAGE_S + (span.recent_step_s or span.step_time_s) * (1.0 + load), MAX_HOP_S)
+    return hop_cost_s(span.recent_step_s or span.step_time_s, num_sessions, span.num_waiting_rows)
+
+
+def _hops(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWish) -> dict[str, list[list[Hop]]]:
+    """By dtype and layers, what is offered and not to be avoided, with its cost. A quarter of a route's time."""
+    served, num_layers = (model.model_id, model.manifest.digest), model.facts.num_layers
+    avoid, operators, num_tokens = wish.avoid, wish.operators, wish.num_tokens
+    dear = wish.suspects | wish.sessions.keys()
+    replicas: dict[tuple[str, int, int], list[Hop]] = {}
+    for node in sorted(nodes, key=attrgetter("node_id")):
+        node_id, version = node.node_id, node.protocol_version
+        if version < wish.min_version or node_id in avoid or (operators and node.operator not in operators):  # O5
+            continue
+        for hop in node.hops:
+            if hop.served == served and (hop.end < num_layers or version >= wish.tail_version):
+                is_usual = not wish.kept and node_id not in dear and hop.num_free_kv_tokens >= num_tokens
+                replicas.setdefault(hop.kind, []).append(hop if is_usual else _priced(hop, wish))
+    hops: dict[str, list[list[Hop]]] = {}
+    for (dtype, _, _), some in replicas.items():
+        hops.setdefault(dtype, []).append(some)
+    return hops
 
 
 def _offers(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWish) -> list[Offer]:
@@ -156,41 +171,36 @@ def _joins(offers: Iterable[Offer], num_layers: int) -> bool:
     return any(joined([span.layers for _, span in some], num_layers) for some in _by_kind(offers).values())
 
 
-def _route(offers: list[Offer], num_layers: int, wish: RouteWish) -> tuple[StageView, ...] | None:
-    rings = [
-        ring
-        for some in _by_kind(offers).values()
-        if (ring := _ring([_hop(node, span, wish) for node, span in some], num_layers, wish)) is not None
-    ]
+def _route(hops: Mapping[str, list[list[Hop]]], num_layers: int, wish: RouteWish) -> tuple[StageView, ...] | None:
+    rings = [ring for dtype in sorted(hops) if (ring := _ring(hops[dtype], num_layers, wish)) is not None]
     if not rings:
         return None
     _, best = min(rings, key=lambda ring: ring[0])
-    addresses = {node.node_id: node.address for node, _ in offers}
     return tuple(
-        StageView(node_id=hop.node_id, address=addresses[hop.node_id], span=LayerRange(hop.start, hop.end))
-        for hop in best
+        StageView(node_id=hop.node_id, address=hop.address, span=LayerRange(hop.start, hop.end)) for hop in best
     )
 
 
-def _ring(hops: list[Hop], num_layers: int, wish: RouteWish) -> tuple[float, tuple[Hop, ...]] | None:
-    """The cheapest ring of one kind; of many replicas of a span the worse half is looked at only where it must be."""
-    short = shortlist(hops)
+def _ring(replicas: list[list[Hop]], num_layers: int, wish: RouteWish) -> tuple[float, tuple[Hop, ...]] | None:
+    """The cheapest ring of one kind; of many replicas of a span the dearer are looked at only where they must be."""
+    short = shortlist(replicas)
     ring = cheapest_ring(RouteGraph(short, num_layers, wish.avoid_edges))
-    if ring is None and len(short) < len(hops):  # all links between those were broken
-        return cheapest_ring(RouteGraph(hops, num_layers, wish.avoid_edges))
+    if ring is None and len(short) < sum(map(len, replicas)):  # all links between those were broken
+        return cheapest_ring(RouteGraph([hop for some in replicas for hop in some], num_layers, wish.avoid_edges))
     return ring
 
 
-def _hop(node: NodeState, span: SpanState, wish: RouteWish) -> Hop:
-    node_id, cost, layers = node.node_id, hop_s(node, span, wish), span.layers
-    is_kept = bool(wish.kept) and wish.kept.get(node_id) == layers
-    if wish.kept and not is_kept:
-        cost += _LAYER_S * len(layers)
-    if span.num_free_kv_tokens < wish.num_tokens and not is_kept:
-        cost += _SHORT_S
+def _priced(hop: Hop, wish: RouteWish) -> Hop:
+    node_id, kept, besides = hop.node_id, wish.kept, 0.0
+    is_kept = bool(kept) and kept.get(node_id) == LayerRange(hop.start, hop.end)
+    if kept and not is_kept:
+        besides += _LAYER_S * (hop.end - hop.start)
+    if hop.num_free_kv_tokens < wish.num_tokens and not is_kept:
+        besides += _SHORT_S
     if node_id in wish.suspects:
-        cost += _SUSPECT_S
-    return Hop(node_id, layers.start, layers.end, cost, node.delays, node.usual_delay_s, node.least_delay_s)
+        besides += _SUSPECT_S
+    num_sessions = wish.sessions.get(node_id, 0)
+    return hop.priced(num_sessions, besides) if besides or num_sessions > hop.num_sessions else hop
 
 
 def _not_covered(model: ServedModel, offers: list[Offer], wish: RouteWish) -> NotCoveredError:

@@ -29,15 +29,17 @@ def cheapest_ring(graph: RouteGraph) -> tuple[float, tuple[Hop, ...]] | None:
     The closing edge ties the last stage to the first: A* over (first stage, stage), with `rest` and the least that
     closing can cost as the bound. It is exact as long as it ends within MAX_EXPANDED.
     """
+    heads = graph.ranked.get(0, [])
+    for _, head in heads[:NUM_FOLLOWED]:
+        graph.note(_followed(graph, head))
     closing = _least_closing(graph)
     numbers = count()
     queue = [
-        _State(rest + closing[hop.node_id], next(numbers), hop.cost, hop, hop, None)
-        for rest, hop in graph.ranked.get(0, ())
+        _State(bound, next(numbers), hop.cost, hop, hop, None)
+        for rest, hop in heads
+        if (bound := rest + closing[hop.node_id]) < graph.below
     ]
     queue.sort()
-    for state in queue[:NUM_FOLLOWED]:
-        graph.note(_followed(graph, state.hop))
     seen: set[tuple[str, str]] = set()
     while queue and len(seen) < MAX_EXPANDED:
         state = heappop(queue)
@@ -76,12 +78,13 @@ def _followed(graph: RouteGraph, head: Hop) -> list[Hop]:
 def _least_closing(graph: RouteGraph) -> dict[str, float]:
     """By head: the closing edge costs no less than that."""
     heads = graph.rest.get(0, {})
-    tails = [hop for hop in graph.hops.values() if hop.end == graph.num_layers and hop.node_id in graph.rest[hop.start]]
+    tails = [hop for ranked in graph.ranked.values() for _, hop in ranked if hop.end == graph.num_layers]
     most = min((hop.usual for hop in tails), default=inf)
     closing = dict.fromkeys(heads, most)
     for hop in tails:
+        useful = min(most, graph.below - graph.least_before(hop) - hop.cost)
         for node_id, delay in graph.known(hop).items():
-            if delay >= most:
+            if delay >= useful:
                 break
             if node_id in heads and delay < closing[node_id]:
                 closing[node_id] = delay
