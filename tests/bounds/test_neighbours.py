@@ -72,7 +72,7 @@ class Attacker:
                 if answer.HasField("failed"):
                     self.errors.append(from_proto(answer.failed.error))
         except grpc.aio.AioRpcError as e:
-            self.errors.append(error_of(end.failure(e)))
+            self.errors.append(error_of(await end.failure(e)))
 
     def _odd(self) -> bytes:
         kind = self._random.randrange(4)

@@ -385,7 +385,8 @@ async def test_a_message_over_the_limit_ends_its_link_and_not_the_next() -> None
         pool.wire("p", peer.address).send(Message(frames=edge_pb2.FrameBatch(data=bytes(EDGE_MAX_BYTES + 1))))
         await until(lambda: bool(pool.lost))
         ((_, error),) = pool.lost
-        assert isinstance(error, InternalError)
+        assert isinstance(error, ResourceExhaustedError)
+        assert "larger than max" in error.message
         pool.wire("p", peer.address).send(close(1))
         await peer.got("close")
         assert not peer.of("frames")

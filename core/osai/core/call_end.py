@@ -1,9 +1,11 @@
 """How a streaming call ended, as its peer said it.
 
-A write that fails because the peer has just ended the call overwrites what the peer said with INTERNAL, "Internal error
-from Core" (https://github.com/grpc/grpc/issues/36066). The call's callbacks run before that.
+A write that fails because the peer has just ended the call puts INTERNAL, "Internal error from Core", in place of what
+the peer said (https://github.com/grpc/grpc/issues/36066): after that has come, when the call's callbacks have run
+already, or before, and then it is what they are told.
 """
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -12,27 +14,48 @@ import grpc.aio
 
 T = TypeVar("T")
 
+STATUS_GRACE_S = 0.5  # for what the peer said, once a write has failed: it comes on the same connection
+_POLL_S = 0.01  # gRPC tells nobody when it puts that in the other's place
+
 
 class CallEnd:
-    """Remembers the status that a call got first.
+    """Remembers what the peer said.
 
     Args:
         call: that has just been made.
     """
 
     def __init__(self, call: Any) -> None:  # noqa: ANN401 - any kind of grpc.aio's calls
+        self._call = call
         self._said: grpc.aio.AioRpcError | None = None
         call.add_done_callback(self._ended)
 
-    def failure(self, raised: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """What to tell of a call that raised this; the code is OK where the peer ended it in good order."""
+    async def failure(self, raised: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """What to tell of a call that raised this; the code is OK where the peer ended it in good order.
+
+        Where a write has failed and the peer's word has not come, it waits for that, STATUS_GRACE_S at most.
+        """
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + STATUS_GRACE_S
+        while self._said is not None and _is_of_a_write(self._said) and loop.time() < end_s:
+            await asyncio.sleep(_POLL_S)
+            self._said = _status(self._call)
         return self._said or raised
 
     def _ended(self, call: Any) -> None:  # noqa: ANN401
         if self._said is None:
-            self._said = grpc.aio.AioRpcError(
-                _known(call.code()), grpc.aio.Metadata(), _known(call.trailing_metadata()), _known(call.details())
-            )
+            self._said = _status(call)
+
+
+def _status(call: Any) -> grpc.aio.AioRpcError:  # noqa: ANN401
+    """How a call has ended, by what gRPC says now."""
+    return grpc.aio.AioRpcError(
+        _known(call.code()), grpc.aio.Metadata(), _known(call.trailing_metadata()), _known(call.details())
+    )
+
+
+def _is_of_a_write(status: grpc.aio.AioRpcError) -> bool:
+    return status.code() is grpc.StatusCode.INTERNAL and status.details() == "Internal error from Core"
 
 
 def _known(answer: Coroutine[Any, Any, T]) -> T:

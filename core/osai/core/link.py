@@ -158,7 +158,7 @@ class Link(Generic[SentT, ReceivedT]):
             self._on_greeted()
             await self._carry(call)
         except grpc.aio.AioRpcError as e:
-            raise error_of(end.failure(e), self.address) from e
+            raise error_of(await end.failure(e), self.address) from e
 
     async def _greet(self, call: "Call") -> None:
         try:
