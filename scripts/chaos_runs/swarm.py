@@ -191,7 +191,7 @@ class ChaosSwarm:
 
     def _owner_of(self, port: int) -> str:
         for name, member in self.members.items():
-            with suppress(psutil.Error, OsaiError):
+            with suppress(psutil.Error, OsaiError, OSError):  # it is killed while it is looked at
                 if any(c.laddr.port == port for c in psutil.Process(member.pid).net_connections("tcp")):
                     return name
         return ""
