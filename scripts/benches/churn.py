@@ -25,7 +25,6 @@ from osai.core.errors import InvalidRequestError
 SHAPE = Shape(num_replicas=3, is_relayed=True)
 NUM_PROMPT_TOKENS = 64
 TURN_DEADLINE_S = 900.0
-LEAST_TOKENS = 1e-9  # a baseline that completes nothing is not divided by
 GOAL = Goal(bar=1.0, aim=1.0)
 
 
@@ -125,6 +124,8 @@ async def _tokens_a_second(client: AsyncClient, killer: Killer, options: Options
                 break  # it may never be complete
         else:
             num_tokens += options.num_tokens
+    if restarts:  # what completes none is not divided by
+        num_tokens = max(num_tokens, options.num_tokens)
     took_s = loop.time() - begun_s
     swarm.network.heal()
     await killer.settle()
@@ -156,7 +157,7 @@ def _result(options: Options, turns: Turns) -> Result:
         Figure(
             name=f"{rate:g} a stage-step: resumed / restarted",
             unit=TOKENS_A_SECOND,
-            compared=Comparison.of(turns.resumed[rate], [max(LEAST_TOKENS, one) for one in turns.restarted[rate]]),
+            compared=Comparison.of(turns.resumed[rate], turns.restarted[rate]),
             goal=GOAL,
         )
         for rate in options.rates
@@ -182,6 +183,7 @@ def _result(options: Options, turns: Turns) -> Result:
             f"SIGKILL of node processes, back after about 5 s: {kills}; {spared} more were spared, as last replicas.",
             "Against: the same swarm and rate; a request that loses a stage is asked again, and counts when complete.",
             "Its prompt may come from the nodes' caches then.",
+            f"Where no such request was complete in {TURN_DEADLINE_S / 60:.0f} minutes, one is counted all the same.",
         ),
         figures={**asdict(options), **asdict(turns), "figures": [figure.as_json() for figure in figures]},
     )
