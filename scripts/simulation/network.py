@@ -1,6 +1,7 @@
 """The simulated network: delays, loss, partitions, and connections that break as HTTP/2's do."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import dist
 from random import Random
 
@@ -12,10 +13,25 @@ from scripts.simulation.scenario import LinkConfig
 from osai.core.rpc import PATIENT, WATCHFUL
 
 DIAL_TIMEOUT_S = 5.0  # as osai.core.outbox.LinkConfig's greeting
+SYN_AGAIN_S = 1.0  # after which a SYN that nobody answered is sent once more, and after twice as long again (RFC 6298)
 EDGE = "edge"
 
 Accept = Callable[[End], None]
 Blocked = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dial:
+    """A connection that `host` wants. `on_dialled` gets this side's end, or None where nobody answers by `end_s`."""
+
+    host: Host
+    target: str
+    service: str
+    on_dialled: Callable[[End | None], None]
+    end_s: float
+
+    def give_up(self, after_s: float) -> None:
+        self.host.after(after_s, self.on_dialled, None)
 
 
 class Network:
@@ -98,15 +114,26 @@ class Network:
 
     def dial(self, host: Host, target: str, service: str, on_dialled: Callable[[End | None], None]) -> None:
         """Connect; `on_dialled` gets this side's end, or None where nobody answers."""
+        end_s = self.loop.now + DIAL_TIMEOUT_S
+        self._knock(_Dial(host=host, target=target, service=service, on_dialled=on_dialled, end_s=end_s), SYN_AGAIN_S)
+
+    def _knock(self, dial: _Dial, again_s: float) -> None:
+        host, target = dial.host, dial.target
         known = self.hosts.get(target)
         if known is None or not known.has_power or known.hung or not self.is_reachable(host.id, target):
-            host.after(DIAL_TIMEOUT_S, on_dialled, None)
+            self._knock_again(dial, again_s)
             return
         round_trip_s = self.trip_s(host.id, target) + self.trip_s(target, host.id)
-        if not known.alive or (target, service) not in self._services:
-            host.after(round_trip_s, on_dialled, None)  # refused
+        if not known.alive or (target, dial.service) not in self._services:
+            dial.give_up(round_trip_s)  # refused
             return
-        self.loop.call_later(1.5 * round_trip_s, self._arrive, host, known, service, on_dialled)
+        self.loop.call_later(1.5 * round_trip_s, self._arrive, dial, known, again_s)
+
+    def _knock_again(self, dial: _Dial, again_s: float) -> None:
+        if self.loop.now + again_s < dial.end_s:
+            self.loop.call_later(again_s, self._knock, dial, 2 * again_s)
+        else:
+            dial.give_up(max(0.0, dial.end_s - self.loop.now))
 
     def kill(self, host: Host, *, with_power: bool) -> None:
         """A process dies; the kernel closes its connections, unless the whole machine has gone."""
@@ -129,15 +156,16 @@ class Network:
         for end in (connection.dialler, connection.server):
             self._open[end.host.id].pop(connection, None)
 
-    def _arrive(self, host: Host, target: Host, service: str, on_dialled: Callable[[End | None], None]) -> None:
+    def _arrive(self, dial: _Dial, target: Host, again_s: float) -> None:
+        host, service = dial.host, dial.service
         if not target.runs or not host.alive or not self.is_reachable(host.id, target.id):
-            host.after(DIAL_TIMEOUT_S, on_dialled, None)
+            self._knock_again(dial, again_s)
             return
         connection = Connection(self, host, target, WATCHFUL if service == EDGE else PATIENT)
         self._open[host.id][connection] = None
         self._open[target.id][connection] = None
         self._services[target.id, service](connection.server)
-        host.happen(on_dialled, connection.dialler)
+        host.happen(dial.on_dialled, connection.dialler)
         if host.hung:
             self._check(connection)
 
