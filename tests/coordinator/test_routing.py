@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from coordinator.builders import MODEL, model, node, span, stage
 from osai.coordinator.api import StageView
 from osai.coordinator.catalog import ServedModel
-from osai.coordinator.routes.routing import RouteWish, find_pipeline, find_standby, hop_s, is_routable
+from osai.coordinator.routes.hop import hop_cost_s
+from osai.coordinator.routes.routing import RouteWish, find_pipeline, find_standby, is_routable
 from osai.coordinator.swarm import NodeState, SpanState
 from osai.coordinator.swarm_state import DEFAULT_DELAY_S
 from osai.coordinator.text import Tokenizer
@@ -100,6 +101,11 @@ def usable(nodes: Sequence[NodeState], wish: RouteWish) -> Stages:
         for s in n.spans
         if n.state != "draining" and s.state == "ready" and n.protocol_version >= wish.min_version
     ]
+
+
+def hop_s(node: NodeState, span: SpanState, wish: RouteWish) -> float:
+    num_sessions = max(node.num_sessions, wish.sessions.get(node.node_id, 0))
+    return hop_cost_s(span.recent_step_s or span.step_time_s, num_sessions, span.num_waiting_rows)
 
 
 def edge_s(a: NodeState, b: NodeState) -> float:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import NamedTuple, Self
 
+from osai.core.layers import LayerRange
+
 STAGE_S = 0.005  # of one stage more: makes fewer stages win over slightly faster ones
 SESSION_SHARE = 0.25  # of a step, for each session that a node runs: their rows go in the same steps
 ROW_SHARE = 1 / 32  # of a step, for each row that waits: rows of one step are that much cheaper than steps of their own
@@ -41,11 +43,24 @@ class Hop(NamedTuple):
     num_sessions: int
     num_free_kv_tokens: int
 
-    def priced(self, num_sessions: int, besides: float) -> Self:
-        """The same with so many sessions on the node, if that is more than it tells of, and a further cost."""
-        if num_sessions > self.num_sessions:
-            return self._replace(cost=hop_cost_s(self.step_s, num_sessions, self.num_waiting_rows) + besides)
-        return self._replace(cost=self.cost + besides)
+    @property
+    def dtype(self) -> str:
+        """Of the layers' computation."""
+        return self.kind[0]
+
+    @property
+    def layers(self) -> LayerRange:
+        """Those that it hosts."""
+        return LayerRange(self.start, self.end)
+
+    def busy(self, num_sessions: int) -> Self:
+        """The same with so many sessions on the node, if that is more than it tells of.
+
+        It tells of those of other coordinators too, but some seconds late.
+        """
+        if num_sessions <= self.num_sessions:
+            return self
+        return self._replace(cost=hop_cost_s(self.step_s, num_sessions, self.num_waiting_rows))
 
 
 def hop_cost_s(step_s: float, num_sessions: int, num_waiting_rows: int) -> float:

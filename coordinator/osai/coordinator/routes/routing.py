@@ -1,15 +1,15 @@
 """Which nodes a session runs through: the cheapest ring of stages that there is, and who may stand by. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from osai.coordinator.api import StageView
 from osai.coordinator.catalog import ServedModel
 from osai.coordinator.routes.graph import RouteGraph
-from osai.coordinator.routes.hop import Hop, hop_cost_s, shortlist
+from osai.coordinator.routes.hop import Hop, shortlist
 from osai.coordinator.routes.search import cheapest_ring
-from osai.coordinator.swarm import NodeState, SpanState, gaps, joined, replicas, serving
+from osai.coordinator.swarm import NodeState, gaps, joined, replicas
 from osai.core.errors import NotCoveredError
 from osai.core.layers import LayerRange
 
@@ -19,9 +19,6 @@ STANDBY_VERSION = 2  # of the protocol: older nodes can't stand by
 _LAYER_S = 2.0**12  # for each layer whose KV must be computed again
 _SHORT_S = 2.0**22  # for each stage that is short of KV
 _SUSPECT_S = 2.0**29
-
-Offer = tuple[NodeState, SpanState]
-Kind = tuple[bytes, str]  # stages of one pipeline must have the same manifest digest and dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +70,9 @@ def find_pipeline(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWis
             do not join end to end.
     """
     num_layers = model.facts.num_layers
-    if pipeline := _route(_hops(nodes, model, wish), num_layers, wish):
+    if pipeline := _route(_replicas(_offers(nodes, model, wish), wish), num_layers, wish):
         return pipeline
-    offers = _offers(nodes, model, wish)
+    offers = list(_offers(nodes, model, wish))
     if _joins(offers, num_layers):
         return None
     if wish.tail_version > 1 and _joins(_offers(nodes, model, replace(wish, tail_version=1)), num_layers):
@@ -93,20 +90,18 @@ def find_standby(nodes: Iterable[NodeState], model: ServedModel, stage: StageVie
     `wish.kept`, can't reach.
     """
     offers = _offers(nodes, model, replace(wish, min_version=max(wish.min_version, STANDBY_VERSION)))
-    everyone = _offers(nodes, model, ANY)
-    kinds = {_kind(span) for node, span in everyone if node.node_id in {stage.node_id, *wish.kept}}
+    theirs = {stage.node_id, *wish.kept}
+    dtypes = {hop.dtype for hop in _offers(nodes, model, ANY) if hop.node_id in theirs}
     before = [node_id for node_id, layers in wish.kept.items() if layers.end == stage.span.start]
+    no_help = wish.avoid | wish.suspects | theirs
     others = [
-        (hop_s(node, span, wish), node.node_id, node)
-        for node, span in offers
-        if span.layers == stage.span and _kind(span) in kinds and span.num_free_kv_tokens >= wish.num_tokens
-        if node.node_id not in wish.avoid | wish.suspects | wish.kept.keys() | {stage.node_id}
-        if not any((node_id, node.node_id) in wish.avoid_edges for node_id in before)
+        hop.busy(wish.sessions.get(hop.node_id, 0))
+        for hop in offers
+        if hop.layers == stage.span and hop.dtype in dtypes and hop.num_free_kv_tokens >= wish.num_tokens
+        if hop.node_id not in no_help and not any((node_id, hop.node_id) in wish.avoid_edges for node_id in before)
     ]
-    if not others:
-        return None
-    _, node_id, node = min(others, key=lambda other: other[:2])
-    return StageView(node_id=node_id, address=node.address, span=stage.span)
+    best = min(others, key=lambda hop: (hop.cost, hop.node_id), default=None)
+    return None if best is None else _stage(best)
 
 
 def is_routable(nodes: Iterable[NodeState], model: ServedModel) -> bool:
@@ -114,98 +109,77 @@ def is_routable(nodes: Iterable[NodeState], model: ServedModel) -> bool:
     return _joins(_offers(nodes, model, ANY), model.facts.num_layers)
 
 
-def hop_s(node: NodeState, span: SpanState, wish: RouteWish) -> float:
-    """Expected seconds of a session's step on a span, queueing included.
-
-    Sessions are those that the node tells of, which other coordinators' are among, or this coordinator's, which are
-    newer.
-    """
-    num_sessions = max(node.num_sessions, wish.sessions.get(node.node_id, 0))
-    return hop_cost_s(span.recent_step_s or span.step_time_s, num_sessions, span.num_waiting_rows)
-
-
-def _hops(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWish) -> dict[str, list[list[Hop]]]:
-    """By dtype and layers, what is offered and not to be avoided, with its cost. A quarter of a route's time."""
+def _offers(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWish) -> Iterator[Hop]:
+    """What may serve a session, in order of the nodes' ids, those to be avoided too."""
     served, num_layers = (model.model_id, model.manifest.digest), model.facts.num_layers
-    avoid, operators, num_tokens = wish.avoid, wish.operators, wish.num_tokens
-    dear = wish.suspects | wish.sessions.keys()
-    replicas: dict[tuple[str, int, int], list[Hop]] = {}
+    min_version, tail_version, operators = wish.min_version, wish.tail_version, wish.operators
     for node in sorted(nodes, key=attrgetter("node_id")):
-        node_id, version = node.node_id, node.protocol_version
-        if version < wish.min_version or node_id in avoid or (operators and node.operator not in operators):  # O5
+        version = node.protocol_version
+        if version < min_version or (operators and node.operator not in operators):  # O5
             continue
         for hop in node.hops:
-            if hop.served == served and (hop.end < num_layers or version >= wish.tail_version):
-                is_usual = not wish.kept and node_id not in dear and hop.num_free_kv_tokens >= num_tokens
-                replicas.setdefault(hop.kind, []).append(hop if is_usual else _priced(hop, wish))
-    hops: dict[str, list[list[Hop]]] = {}
-    for (dtype, _, _), some in replicas.items():
-        hops.setdefault(dtype, []).append(some)
-    return hops
+            if hop.served == served and (hop.end < num_layers or version >= tail_version):
+                yield hop
 
 
-def _offers(nodes: Iterable[NodeState], model: ServedModel, wish: RouteWish) -> list[Offer]:
-    digest, min_version, operators = model.manifest.digest, wish.min_version, wish.operators
-    num_layers = model.facts.num_layers
-    return [
-        offer
-        for offer in serving(sorted(nodes, key=attrgetter("node_id")), model.model_id)
-        if offer[1].manifest_digest == digest and offer[0].protocol_version >= min_version
-        if offer[1].layers.end < num_layers or offer[0].protocol_version >= wish.tail_version
-        if not operators or offer[0].operator in operators  # O5
-    ]
+def _replicas(hops: Iterable[Hop], wish: RouteWish) -> dict[str, list[list[Hop]]]:
+    """By dtype and layers, what is not to be avoided, with its cost for this session."""
+    avoid, num_tokens, dear = wish.avoid, wish.num_tokens, wish.suspects | wish.sessions.keys()
+    by_kind: dict[tuple[str, int, int], list[Hop]] = {}
+    for hop in hops:
+        if hop.node_id not in avoid:
+            is_usual = not wish.kept and hop.node_id not in dear and hop.num_free_kv_tokens >= num_tokens
+            by_kind.setdefault(hop.kind, []).append(hop if is_usual else _priced(hop, wish))
+    by_dtype: dict[str, list[list[Hop]]] = {}
+    for (dtype, _, _), some in by_kind.items():
+        by_dtype.setdefault(dtype, []).append(some)
+    return by_dtype
 
 
-def _kind(span: SpanState) -> Kind:
-    return span.manifest_digest, span.dtype
+def _joins(hops: Iterable[Hop], num_layers: int) -> bool:
+    spans: dict[str, list[LayerRange]] = {}
+    for hop in hops:
+        spans.setdefault(hop.dtype, []).append(hop.layers)
+    return any(joined(some, num_layers) for some in spans.values())
 
 
-def _by_kind(offers: Iterable[Offer]) -> dict[Kind, list[Offer]]:
-    kinds: dict[Kind, list[Offer]] = {}
-    for offer in offers:
-        kinds.setdefault(_kind(offer[1]), []).append(offer)
-    return {kind: kinds[kind] for kind in sorted(kinds)}
+def _stage(hop: Hop) -> StageView:
+    return StageView(node_id=hop.node_id, address=hop.address, span=hop.layers)
 
 
-def _joins(offers: Iterable[Offer], num_layers: int) -> bool:
-    return any(joined([span.layers for _, span in some], num_layers) for some in _by_kind(offers).values())
-
-
-def _route(hops: Mapping[str, list[list[Hop]]], num_layers: int, wish: RouteWish) -> tuple[StageView, ...] | None:
-    rings = [ring for dtype in sorted(hops) if (ring := _ring(hops[dtype], num_layers, wish)) is not None]
+def _route(offered: Mapping[str, list[list[Hop]]], num_layers: int, wish: RouteWish) -> tuple[StageView, ...] | None:
+    rings = [ring for dtype in sorted(offered) if (ring := _ring(offered[dtype], num_layers, wish)) is not None]
     if not rings:
         return None
     _, best = min(rings, key=lambda ring: ring[0])
-    return tuple(
-        StageView(node_id=hop.node_id, address=hop.address, span=LayerRange(hop.start, hop.end)) for hop in best
-    )
+    return tuple(_stage(hop) for hop in best)
 
 
-def _ring(replicas: list[list[Hop]], num_layers: int, wish: RouteWish) -> tuple[float, tuple[Hop, ...]] | None:
+def _ring(offered: list[list[Hop]], num_layers: int, wish: RouteWish) -> tuple[float, tuple[Hop, ...]] | None:
     """The cheapest ring of one kind; of many replicas of a span the dearer are looked at only where they must be."""
-    short = shortlist(replicas)
+    short = shortlist(offered)
     ring = cheapest_ring(RouteGraph(short, num_layers, wish.avoid_edges))
-    if ring is None and len(short) < sum(map(len, replicas)):  # all links between those were broken
-        return cheapest_ring(RouteGraph([hop for some in replicas for hop in some], num_layers, wish.avoid_edges))
+    if ring is None and len(short) < sum(map(len, offered)):  # all links between those were broken
+        return cheapest_ring(RouteGraph([hop for some in offered for hop in some], num_layers, wish.avoid_edges))
     return ring
 
 
 def _priced(hop: Hop, wish: RouteWish) -> Hop:
     node_id, kept, besides = hop.node_id, wish.kept, 0.0
-    is_kept = bool(kept) and kept.get(node_id) == LayerRange(hop.start, hop.end)
+    is_kept = bool(kept) and kept.get(node_id) == hop.layers
     if kept and not is_kept:
         besides += _LAYER_S * (hop.end - hop.start)
     if hop.num_free_kv_tokens < wish.num_tokens and not is_kept:
         besides += _SHORT_S
     if node_id in wish.suspects:
         besides += _SUSPECT_S
-    num_sessions = wish.sessions.get(node_id, 0)
-    return hop.priced(num_sessions, besides) if besides or num_sessions > hop.num_sessions else hop
+    hop = hop.busy(wish.sessions.get(node_id, 0))
+    return hop._replace(cost=hop.cost + besides) if besides else hop
 
 
-def _not_covered(model: ServedModel, offers: list[Offer], wish: RouteWish) -> NotCoveredError:
+def _not_covered(model: ServedModel, offers: Iterable[Hop], wish: RouteWish) -> NotCoveredError:
     speaking = f" that speaks version {wish.min_version} of the protocol" if wish.min_version > 1 else ""
-    if missing := gaps(replicas([span.layers for _, span in offers], model.facts.num_layers)):
+    if missing := gaps(replicas([hop.layers for hop in offers], model.facts.num_layers)):
         ranges = ", ".join(str(gap) for gap in missing)
         if wish.operators:
             return NotCoveredError(
