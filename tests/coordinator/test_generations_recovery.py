@@ -171,7 +171,7 @@ async def test_a_request_soon_after_a_loss_waits_for_the_node_to_come_back(
 async def test_a_request_waits_for_news_of_a_node_that_serves_something_else_by_now(tokenizer: Tokenizer) -> None:
     """As of one that restarted with other layers behind a split network: the simulator lost such a request (3304)."""
     config, late = SupervisionConfig(settle_s=1.0, retry_s=0.05), FakeStage("late", Keeping())
-    async with stages(late), three(tokenizer, config) as (it, (_, middle, tail)):
+    async with stages(late), three(tokenizer, config) as (it, (head, middle, tail)):
         await asyncio.sleep(1.1)  # its start is long ago
         middle.script = refusing(AssignmentError("this node serves none of it"))
         running = asyncio.create_task(collected(it))
@@ -179,6 +179,7 @@ async def test_a_request_waits_for_news_of_a_node_that_serves_something_else_by_
         assert not running.done()
         it.announce(late, 2, 4)
         session = (await late.got("open")).open.session
+        assert (await head.got("frames")).frames.frames[0].session == session  # no answer before the prompt
         tail.say(tokens(session, *range(60, 70), finish="length"))
         assert len(token_ids(await running)) == 10
 
