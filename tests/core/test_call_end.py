@@ -12,17 +12,20 @@ import pytest
 from osai.core.call_end import CallEnd
 from osai.core.errors import InternalError, ProtocolMismatchError, UnavailableError
 from osai.core.rpc import abort, bind, error_of, insecure_channel, make_server
-from osai.proto import edge_pb2_grpc
+from osai.proto import edge_pb2, edge_pb2_grpc
 
 
 class Ender(edge_pb2_grpc.EdgeServicer):
-    """Ends every link once it may, with a reason or without."""
+    """Ends every link once it may, with a reason or without, after some messages."""
 
-    def __init__(self, *, ends_well: bool) -> None:
+    def __init__(self, *, ends_well: bool, num_messages: int = 0) -> None:
         self._ends_well = ends_well
+        self._num_messages = num_messages
         self.may = asyncio.Event()
 
     async def Link(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802, ANN401
+        for _ in range(self._num_messages):
+            await context.write(edge_pb2.LinkMessage())
         await self.may.wait()
         if not self._ends_well:
             await abort(context, ProtocolMismatchError("too old"))
@@ -71,6 +74,18 @@ async def test_a_write_that_fails_before_the_peers_word_has_come_does_not_hide_i
         asyncio.get_running_loop().call_later(0.05, ender.may.set)
         error = error_of(await end.failure(raised))
     assert type(error) is (UnavailableError if ends_well else ProtocolMismatchError)
+
+
+@pytest.mark.parametrize("num_messages", [1, 3])
+async def test_what_nobody_has_read_does_not_hide_it_either(num_messages: int) -> None:
+    """Of a coordinator that refuses in words first: in 1 of 700 such links the status never came."""
+    ender = Ender(ends_well=False, num_messages=num_messages)
+    async with linked(ender) as call:
+        end = CallEnd(call)
+        raised = await fail_a_write(call)
+        ender.may.set()
+        error = error_of(await end.failure(raised))
+    assert type(error) is ProtocolMismatchError
 
 
 async def test_where_the_peer_says_nothing_what_grpc_says_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,12 @@
 
 A write that fails because the peer has just ended the call puts INTERNAL, "Internal error from Core", in place of what
 the peer said (https://github.com/grpc/grpc/issues/36066): after that has come, when the call's callbacks have run
-already, or before, and then it is what they are told.
+already, or before, and then it is what they are told. What the peer said comes once all that it sent has been read.
 """
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -35,12 +36,21 @@ class CallEnd:
 
         Where a write has failed and the peer's word has not come, it waits for that, STATUS_GRACE_S at most.
         """
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + STATUS_GRACE_S
-        while self._said is not None and _is_of_a_write(self._said) and loop.time() < end_s:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STATUS_GRACE_S):
+                await self._peers_word()
+        return self._said or raised
+
+    async def _peers_word(self) -> None:
+        if self._said is None or not _is_of_a_write(self._said):
+            return
+        read_on = self._call._cython_call.receive_serialized_message  # noqa: SLF001 - `read` refuses by now
+        with suppress(grpc.aio.InternalError):  # somebody else reads still
+            while await read_on() is not grpc.aio.EOF:
+                pass  # nobody asks for it any more
+        while _is_of_a_write(self._said):
             await asyncio.sleep(_POLL_S)
             self._said = _status(self._call)
-        return self._said or raised
 
     def _ended(self, call: Any) -> None:  # noqa: ANN401
         if self._said is None:
