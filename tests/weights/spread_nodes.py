@@ -121,7 +121,7 @@ class SpreadNode:
             self.records.add(self.name, self.address, signed.digest, "loading")
 
         self.spread.swarm = Swarm(directory=lambda: self.records, announce=announce)
-        async with self.spread.loading("me/large", signed, origin, LAYERS) as taking:
+        async with self.spread.loading("me/large", signed, origin, LAYERS, ["config.json"]) as taking:
             taking.want(NAMES)
             checkpoint = VerifiedCheckpoint(taking.source, signed)
             loaded = await asyncio.to_thread(lambda: {name: checkpoint.tensor(name)[...] for name in NAMES})

@@ -16,6 +16,7 @@ from osai.node.config import NodeConfig, Wish
 from osai.node.device import find_device
 from osai.node.hosting import Host
 from osai.node.membership import Assigned
+from osai.node.weights.spread import Spread
 
 KEY = Identity.generate()
 EMBEDDED = (model_dir() / MANIFEST_FILE).read_bytes()
@@ -35,16 +36,33 @@ class NoEngine:
         raise ReachedEngineError("the weights are verified and loaded")
 
 
-async def load(state_dir: Path, manifest: bytes, *, allow_unsigned: bool = False) -> None:
+class Noting(Spread):
+    """Weights from the source alone; notes which files are to be read."""
+
+    files: tuple[str, ...] = ()
+
+    def loading(self, *arguments: Any) -> Any:  # noqa: ANN401
+        self.files = arguments[-1]
+        return super().loading(*arguments)
+
+
+async def load(
+    state_dir: Path,
+    manifest: bytes,
+    *,
+    allow_unsigned: bool = False,
+    layers: LayerRange | None = None,
+    spread: Spread | None = None,
+) -> None:
     config = NodeConfig(
         address="", wishes=(Wish(),), listen="", announce="", dht_listen="", state_dir=state_dir,
         trust=read_trust([]) | TrustPolicy.of([KEY.public_key]), allow_unsigned=allow_unsigned, device="cpu",
         dtype="auto", memory_bytes=2**28, num_threads=1, name="node",
     )  # fmt: skip
     engine: Any = NoEngine()
-    host = Host(config, find_device("cpu"), engine, lambda *_: None)
+    host = Host(config, find_device("cpu"), engine, lambda *_: None, spread)
     assigned = Assigned(
-        assignment_id=1, model_id=MODEL_ID, layers=LayerRange(0, 1), manifest=manifest, source=""
+        assignment_id=1, model_id=MODEL_ID, layers=layers or LayerRange(0, 1), manifest=manifest, source=""
     )  # fmt: skip
     await host.load(assigned)
 
@@ -58,6 +76,15 @@ async def test_a_span_is_loaded_and_its_manifest_remembered(tmp_path: Path) -> N
     with pytest.raises(ReachedEngineError):
         await load(tmp_path, EMBEDDED)
     assert read_memory(tmp_path).models[MODEL_ID].digest == parse(EMBEDDED).digest
+
+
+async def test_a_tail_is_to_read_the_tokenizer_too(tmp_path: Path) -> None:
+    num_layers = 1 + max(entry.layer or 0 for entry in parse(EMBEDDED).manifest.tensors)
+    for start, files in ((0, ("config.json",)), (1, ("config.json", "generation_config.json", "tokenizer.json"))):
+        spread = Noting("node")
+        with pytest.raises(ReachedEngineError):
+            await load(tmp_path, EMBEDDED, layers=LayerRange(start, start + num_layers - 1), spread=spread)
+        assert spread.files == files
 
 
 async def test_an_older_manifest_is_refused_after_a_restart(tmp_path: Path) -> None:

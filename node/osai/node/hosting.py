@@ -11,7 +11,7 @@ import torch
 from osai.core.errors import ManifestError
 from osai.core.frames import FrameShape
 from osai.core.layers import LayerRange
-from osai.core.manifest import SignedManifest, parse, refuse_unaccepted
+from osai.core.manifest import Manifest, SignedManifest, parse, refuse_unaccepted
 from osai.core.precision import Quantization
 from osai.core.trust_files import verify_and_remember
 from osai.node.config import NodeConfig
@@ -25,7 +25,7 @@ from osai.node.membership import Assigned, SpanStatus
 from osai.node.ring import ServedSpan
 from osai.node.span_plan import SpanPlan, plan_span
 from osai.node.stages.stage import HostedSpan
-from osai.node.tail_vocabulary import read_vocabulary
+from osai.node.tail_vocabulary import read_vocabulary, vocabulary_files
 from osai.node.weights.lookout import NodeRecords, Swarm
 from osai.node.weights.spread import Spread, Taking
 from osai.node.weights.verified import VerifiedCheckpoint
@@ -36,6 +36,8 @@ from osai.proto import common_pb2
 __all__ = ["Host", "Loaded", "Progress"]
 
 log = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,8 @@ class Host:
         verified = await asyncio.to_thread(self._verify, signed)  # it reads and writes a file
         refuse_unaccepted(signed.manifest, self._config.accepted_licences)
         origin = await asyncio.to_thread(find_origin, self._config.wishes, assigned.model_id, assigned.source)
-        async with self._spread.loading(assigned.model_id, signed, origin, assigned.layers) as taking:
+        files = _files_read(assigned.layers, signed.manifest)
+        async with self._spread.loading(assigned.model_id, signed, origin, assigned.layers, files) as taking:
             return await self._load_from(taking, assigned, signed, verified=verified)
 
     async def _load_from(self, taking: Taking, assigned: Assigned, signed: SignedManifest, *, verified: bool) -> Loaded:
@@ -173,11 +176,17 @@ class Host:
     def _plan(self, layers: LayerRange, signed: SignedManifest, checkpoint: VerifiedCheckpoint) -> SpanPlan:
         return plan_span(
             signed,
-            checkpoint.file("config.json"),
+            checkpoint.file(CONFIG_FILE),
             layers,
             dtype=self._config.dtype,
             memory_bytes=self._config.memory_bytes,
         )
+
+
+def _files_read(layers: LayerRange, manifest: Manifest) -> tuple[str, ...]:
+    """The files that a span reads besides its tensors."""
+    num_layers = 1 + max((entry.layer for entry in manifest.tensors if entry.layer is not None), default=0)
+    return (CONFIG_FILE, *vocabulary_files(layers, num_layers))
 
 
 def _weight_bytes(plan: SpanPlan, signed: SignedManifest, quantization: Quantization) -> int:

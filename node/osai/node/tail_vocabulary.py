@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 
 from osai.core.errors import WeightsError
+from osai.core.layers import LayerRange
 from osai.core.model import ModelFacts
 from osai.core.vocabulary import Vocabulary
 from osai.node.span_plan import SpanPlan
@@ -36,6 +37,11 @@ class TokenizerFile:
             WeightsError: if the file can't be used.
         """
         return Vocabulary(zlib.decompress(self._packed), self._eos_token_ids)
+
+
+def vocabulary_files(layers: LayerRange, num_layers: int) -> tuple[str, ...]:
+    """What `read_vocabulary` reads, if the checkpoint has it."""
+    return (GENERATION_FILE, TOKENIZER_FILE) if layers.end == num_layers else ()
 
 
 def read_vocabulary(plan: SpanPlan, checkpoint: VerifiedCheckpoint) -> TokenizerFile | None:

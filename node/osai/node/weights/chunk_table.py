@@ -41,6 +41,11 @@ class ChunkTable:
         entries = [entry for entry in self._manifest.tensors if entry.name in wanted]
         return bits.of(self._numbers[digest] for entry in entries for digest in entry.chunks)
 
+    def of_files(self, names: Iterable[str]) -> int:
+        """The set of the chunks of these files; those that the manifest has not count for nothing."""
+        wanted = frozenset(names)
+        return bits.of(self._numbers[chunk.sha256] for chunk in self._manifest.chunks() if chunk.file in wanted)
+
     def of_digests(self, digests: Iterable[str]) -> int:
         """The set of those of these digests that are the manifest's."""
         return bits.of(number for digest in digests if (number := self._numbers.get(digest)) is not None)

@@ -99,9 +99,12 @@ class Spread:
 
     @asynccontextmanager
     async def loading(
-        self, model_id: str, signed: SignedManifest, origin: Origin, layers: LayerRange
+        self, model_id: str, signed: SignedManifest, origin: Origin, layers: LayerRange, files: Iterable[str] = ()
     ) -> AsyncIterator[Taking]:
-        """Get a model's chunks for as long as the block runs; they are given to others until it is released."""
+        """Get a model's chunks for as long as the block runs; they are given to others until it is released.
+
+        Its layers' tensors are sought from the start, and `files` that will be read whole.
+        """
         gives = self._gives and (self._tls is not None or not signed.manifest.licence_must_accept)
         folder = origin.source if isinstance(origin.source, LocalFolder) else None
         table = await asyncio.to_thread(ChunkTable, signed)
@@ -113,7 +116,7 @@ class Spread:
             if folder is not None:
                 yield Taking(source=folder, want=lambda _: None)
             else:
-                async with self._taking(offer, origin) as taking:
+                async with self._taking(offer, origin, table.of_files(files)) as taking:
                     taking.want(t.name for t in signed.manifest.tensors if t.layer is not None and t.layer in layers)
                     yield taking
         except BaseException:
@@ -121,7 +124,7 @@ class Spread:
             raise
 
     @asynccontextmanager
-    async def _taking(self, offer: Offer, origin: Origin) -> AsyncIterator[Taking]:
+    async def _taking(self, offer: Offer, origin: Origin, files: int) -> AsyncIterator[Taking]:
         plan = self._plan(offer, origin.absent)
         offer.plan, offer.seeks = plan, self._cache is not None
         getting = Getting(self._cache, origin.source, self._tls)
@@ -142,7 +145,7 @@ class Spread:
             looking = asyncio.create_task(lookout.run())
             try:
                 source = SpreadSource(offer.table, self._cache, fetcher, origin.source)
-                yield Taking(source=source, want=lambda names: self._want(offer.table, fetcher, names))
+                yield Taking(source=source, want=lambda names: self._want(offer.table, fetcher, names, files))
             finally:
                 looking.cancel()
                 await asyncio.gather(looking, return_exceptions=True)
@@ -164,9 +167,9 @@ class Spread:
             now_s=time.monotonic(),
         )
 
-    def _want(self, table: ChunkTable, fetcher: Fetcher, names: Iterable[str]) -> None:
+    def _want(self, table: ChunkTable, fetcher: Fetcher, names: Iterable[str], files: int) -> None:
         if self._cache is None:
             return
-        chunks = table.of_tensors(names)
+        chunks = table.of_tensors(names) | files
         fits = table.num_bytes(chunks) <= AHEAD_SHARE * self._cache.max_bytes
         fetcher.want(chunks if fits else 0)
