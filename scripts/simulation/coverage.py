@@ -1,6 +1,6 @@
 """What is true of the swarm, whatever coordinators believe: is every layer served, and could it be."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from scripts.simulation.hosts import Host
@@ -83,11 +83,18 @@ class Coverage:
         if partitioned != self._was_partitioned:  # who can speak with whom is new: clocks begin anew
             self._was_partitioned = partitioned
             self.end()
-        known, covered = self._known(nodes), True
+        ready = [(node.host, layers) for node in nodes for layers in ready_spans(node)]
+        known, covered = self._known(ready), True
         for side in (False, True) if partitioned else (False,):
-            here = [node for node in nodes if side_of(node.host.id) == side]
-            self._look(side, here, [host for host in coordinators if side_of(host.id) == side])
-            covered = covered and joined((span for host, span in known if side_of(host.id) == side), self._num_layers)
+
+            def here(host: Host, side: bool = side) -> bool:
+                return not partitioned or side_of(host.id) == side
+
+            if joined((layers for host, layers in ready if here(host)), self._num_layers):
+                self._close(side)
+            else:
+                self._look([node for node in nodes if here(node.host)], list(filter(here, coordinators)), side=side)
+            covered = covered and joined((layers for host, layers in known if here(host)), self._num_layers)
         if not covered and (not self.news or self.news[-1].ended_s is not None):
             self.news.append(Gap(begun_s=self._clock()))
         elif covered and self.news and self.news[-1].ended_s is None:
@@ -98,18 +105,15 @@ class Coverage:
         for side in tuple(self._open):
             self._close(side)
 
-    def _known(self, nodes: Sequence[SimulatedNode]) -> list[tuple[Host, LayerRange]]:
+    def _known(self, ready: Sequence[tuple[Host, LayerRange]]) -> list[tuple[Host, LayerRange]]:
         """Spans that have been there for long enough for every coordinator to know."""
         now_s = self._clock()
-        ready = [(node.host, span) for node in nodes for span in ready_spans((node,))]
         self._ready_s = {each: self._ready_s.get(each, now_s) for each in ready}
         return [each for each, since_s in self._ready_s.items() if now_s - since_s >= NEWS_S]
 
-    def _look(self, side: bool, nodes: Sequence[SimulatedNode], coordinators: Sequence[Host]) -> None:
+    def _look(self, nodes: Sequence[SimulatedNode], coordinators: Sequence[Host], *, side: bool) -> None:
+        """No pipeline joins there."""
         now_s = self._clock()
-        if joined(ready_spans(nodes), self._num_layers):
-            self._close(side)
-            return
         if side not in self._open:
             self._open[side] = _Open(Gap(begun_s=now_s))
             self.gaps.append(self._open[side].gap)
@@ -141,6 +145,6 @@ class Coverage:
             opened.gap.ended_s = self._clock()
 
 
-def ready_spans(nodes: Iterable[SimulatedNode]) -> list[LayerRange]:
+def ready_spans(node: SimulatedNode) -> list[LayerRange]:
     """What takes sessions now."""
-    return [span.layers for node in nodes if not node.is_draining for span in node.spans if span.state == "ready"]
+    return [] if node.is_draining else [span.layers for span in node.spans if span.state == "ready"]

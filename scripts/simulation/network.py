@@ -89,6 +89,11 @@ class Network:
         """Whether nothing gets from one host to another now."""
         return self._blocked is not None and self._blocked(source, target)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything gets through."""
+        return self._blocked is None
+
     def is_reachable(self, one: str, other: str) -> bool:
         """Whether two hosts can speak with each other."""
         return not (self.blocks(one, other) or self.blocks(other, one))

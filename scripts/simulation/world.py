@@ -172,14 +172,16 @@ class World:
             return
         self._look()
         running = self.volunteers.running()
-        counts = replicas(ready_spans(running), self._scenario.model.num_layers)
+        ready = [layers for node in running for layers in ready_spans(node)]
+        counts = replicas(ready, self._scenario.model.num_layers)
         self._series.append((self._loop.now, len(running), min(counts)))
         self._loop.after(SAMPLE_S, self._sample)
 
     def _withdrawn(self, node: SimulatedNode) -> None:
         """A node gives up its span for another one: that alone must not take the model away."""
         self._num_moves += self._watching
-        num_layers, spans = self._scenario.model.num_layers, ready_spans(self.volunteers.running())
+        num_layers = self._scenario.model.num_layers
+        spans = [layers for each in self.volunteers.running() for layers in ready_spans(each)]
         with_it = [*spans, *(span.layers for span in node.spans)]
         if self._watching and joined(with_it, num_layers) and not joined(spans, num_layers):
             self._num_harmful += 1

@@ -7,6 +7,7 @@ names.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, prod
 from typing import Literal, TypeAlias, get_args
 
@@ -70,6 +71,7 @@ def bytes_per_weight(quantization: Literal["int8", "int4", "fp8"]) -> float:
     return 0.5 + 4 / INT4_GROUP if quantization == "int4" else 1.0  # a scale and a zero point in bf16 for each group
 
 
+@lru_cache(maxsize=64)  # the planner asks for each span of a swarm, of which there are few kinds
 def parse_precision(text: str) -> Precision:
     """The precision of that name; `str` is its inverse.
 

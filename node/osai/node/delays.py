@@ -5,7 +5,7 @@ message waits for on its way is no part of the distance.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -45,19 +45,19 @@ def successors(mine: Sequence[HostedLayers], others: Sequence[Neighbour]) -> dic
     """
     found: dict[str, Peer] = {}
     for span in mine:
-        theirs = [(other.peer, layers) for other in others for layers in _of_model(span, other.spans)]
+        model = (span.model_id, span.manifest_digest)
+        theirs = [
+            (other.peer, each.layers)
+            for other in others
+            for each in other.spans
+            if (each.model_id, each.manifest_digest) == model
+        ]
         end = max([span.layers.end, *(layers.end for _, layers in theirs)])
         is_tail = span.layers.end == end and span.layers.start > 0
         for peer, layers in theirs:
             if layers.start == span.layers.end or (is_tail and layers.start == 0 and layers.end < end):
                 found[peer.node_id] = peer
     return found
-
-
-def _of_model(span: HostedLayers, spans: Iterable[HostedLayers]) -> Iterator[LayerRange]:
-    for other in spans:
-        if (other.model_id, other.manifest_digest) == (span.model_id, span.manifest_digest):
-            yield other.layers
 
 
 @dataclass(slots=True)

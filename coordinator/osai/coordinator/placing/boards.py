@@ -1,6 +1,6 @@
 """The swarm as the planner sees it: for each model and precision, who holds what and who could hold more. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -117,10 +117,10 @@ def _rows(
             yield kind, node, span
 
 
-def _budget(sizes: Sizes, size: ModelSize, member: Member | None, failed: Iterable[LayerRange]) -> int:
+def _budget(sizes: Sizes, size: ModelSize, member: Member | None, failed: Collection[LayerRange]) -> int:
     """What a span may take: less than those which the node could not load."""
     budget = sizes.budget(member) if member is not None else 0
-    return min([budget, *(int(size.span_bytes(layers) * SMALLER) for layers in failed)])
+    return min([budget, *(int(size.span_bytes(layers) * SMALLER) for layers in failed)]) if failed else budget
 
 
 def _kind_of(sizes: Sizes, model_id: str, span: SpanState | None, member: Member | None) -> str | None:
