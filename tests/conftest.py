@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from osai.core.logs import StderrHandler
 
 SWARM = "tests/swarm/"
+
+# A machine that is slow, or busy with the other tests, is no fault.
+settings.register_profile("osai", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("osai")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from admission.members import NOW_S, Member, der, odd_leaf
@@ -173,7 +173,6 @@ def test_no_key_shows_in_a_log(authority: Authority, node: Member) -> None:
 HEX = st.text("0123456789abcdef", min_size=32, max_size=32)
 
 
-@settings(deadline=None)
 @given(HEX, st.sampled_from(Role), HEX)
 def test_a_members_name_comes_back(swarm_id: str, role: Role, member_id: str) -> None:
     assert parse_member_uri(member_uri(swarm_id, role, member_id)) == (swarm_id, role, member_id)

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from admission.members import NOW_S, Member
@@ -253,7 +253,6 @@ def test_credentials_show_no_key_in_a_log(issuer: Issuer, node: Member) -> None:
     assert mine.leaf_pem.startswith(b"-----BEGIN CERTIFICATE")
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**10), st.integers(1, 10**8))
 def test_two_thirds_of_a_life_pass_before_a_renewal(begin_s: int, life_s: int) -> None:
     due_s = renewal_due_s(begin_s, begin_s + life_s)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from osai.core.admission import Peer, Role, SessionParties, check_open
@@ -96,7 +96,6 @@ def test_coordinators_alone_open_and_adopt(role: Role) -> None:
 ids = st.sampled_from([OWNER, PREDECESSOR, STRANGER, ""])
 
 
-@settings(deadline=None)
 @given(ids, ids, st.booleans(), st.booleans(), ids)
 def test_a_client_is_never_heard(owner: str, predecessor: str, is_head: bool, token_ids: bool, who: str) -> None:
     parties = SessionParties(owner=owner, predecessor=predecessor, epoch=1, is_head=is_head)
@@ -109,7 +108,6 @@ def test_a_client_is_never_heard(owner: str, predecessor: str, is_head: bool, to
         parties.check_close(client, 9)
 
 
-@settings(deadline=None)
 @given(ids, ids, st.booleans(), st.sampled_from(Role), ids)
 def test_no_stage_takes_what_it_can_not_run(owner: str, predecessor: str, is_head: bool, role: Role, who: str) -> None:
     parties = SessionParties(owner=owner, predecessor=predecessor, epoch=1, is_head=is_head)

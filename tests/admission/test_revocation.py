@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from admission.members import NOW_S, Member, sealed_list
@@ -55,7 +55,6 @@ def test_serials_leave_the_list_when_no_such_certificate_can_be_valid(nobody: Re
     assert later.members == revoked.members
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 2e9, allow_nan=False), min_size=2, max_size=20))
 def test_versions_rise_whatever_the_clock_does(times_s: list[float]) -> None:
     versions = [(revocations := RevocationList(swarm_id="ab" * 16).next(times_s[0])).version]

@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from admission.members import NOW_S, Member, der
@@ -25,7 +25,6 @@ def words(book: TokenBook, text: str, *, member_id: str = MEMBER, now_s: float =
     return caught.value.message
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=8, max_size=8), st.binary(min_size=32, max_size=32))
 def test_a_token_comes_back_from_its_text(authority_digest: bytes, token_id: bytes, secret: bytes) -> None:
     token = JoinToken(authority=authority_digest, token_id=token_id.hex(), secret=secret)

@@ -34,14 +34,14 @@ def all_are_looked_through() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(kind=kinds, random=st.randoms(use_true_random=False))
 def test_a_sound_message_is_let_through(kind: type[Message], random: object) -> None:
     message = drawn(kind(), random)  # type: ignore[arg-type]
     check_bulk(message.SerializeToString(), kind.DESCRIPTOR)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(kind=kinds, random=st.randoms(use_true_random=False))
 def test_a_damaged_message_is_refused_by_a_typed_error_or_left_to_protobuf(kind: type[Message], random: object) -> None:
     data = damaged(drawn(kind(), random).SerializeToString(), random)  # type: ignore[arg-type]

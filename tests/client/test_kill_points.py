@@ -57,7 +57,7 @@ def pair() -> Iterator[tuple[Switched, Switched, list[str]]]:
         yield first, second, [here, there]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(0, NUM_EVENTS), max_size=6))
 def test_whatever_the_kill_points_every_token_comes_once(
     pair: tuple[Switched, Switched, list[str]], kills: list[int]

@@ -141,7 +141,7 @@ def test_a_signature_of_no_file_vouches_for_nothing(party: Party, signed: Path, 
     assert "lists no file" in line
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(by_key=st.booleans(), place=st.floats(0, 1, exclude_max=True), new=st.binary(max_size=3), cut=st.integers(0, 3))
 def test_a_damaged_signature_is_refused_by_type_or_says_the_same(
     by_key: bool, place: float, new: bytes, cut: int, party: Party, certified: Party, signed: Path
@@ -177,7 +177,7 @@ FIELDS = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(by_key=st.booleans(), field=st.sampled_from(FIELDS), value=json_values)
 def test_a_signature_file_of_any_other_shape_is_refused_by_type(
     by_key: bool, field: tuple[str, ...], value: object, party: Party, certified: Party, signed: Path

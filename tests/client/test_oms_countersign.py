@@ -167,7 +167,7 @@ SERVED = (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(path=st.sampled_from(SERVED), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_byte_that_changes_and_changes_back_is_never_signed(
     tmp_path_factory: pytest.TempPathFactory, path: str, place: float, bit: int
@@ -252,7 +252,6 @@ def test_a_manifest_of_another_moment_is_not_signed(
         prove_same_bytes(folder, digests, built(elsewhere))
 
 
-@settings(deadline=None)
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=6))
 def test_one_read_takes_each_digest_of_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, cuts: list[int]

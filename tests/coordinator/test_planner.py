@@ -104,7 +104,7 @@ def carried_out(hosts: Hosts, config: PlannerConfig, limit: int = 60) -> Iterato
     pytest.fail("moves without end")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6))
 def test_a_plan_carried_out_opens_no_gap_and_ends_where_no_move_gains_enough(seed: int) -> None:
     hosts = random_hosts(seed, placed=True)
@@ -123,7 +123,7 @@ def test_a_plan_carried_out_opens_no_gap_and_ends_where_no_move_gains_enough(see
             assert not served
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 @given(seed=st.integers(0, 10**6), gone=st.integers(0, 4))
 def test_one_departure_loads_no_more_than_the_lost_layers_where_one_node_has_room_for_them(
     seed: int, gone: int

@@ -320,7 +320,7 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestAnyHistory.settings = settings(max_examples=200, stateful_step_count=30)
 
 
 def test_silence_brings_new_epochs_and_then_ends_the_session() -> None:

@@ -28,7 +28,7 @@ PARTS = [
     "x",
 ]
 TEXTS = st.one_of(st.lists(st.sampled_from(PARTS), max_size=12).map("".join), st.text(max_size=30))
-shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def pieces(tokenizer: Tokenizer, prompt: Sequence[int], batches: Sequence[Sequence[int]]) -> list[str]:

@@ -108,7 +108,7 @@ def until_stopped(it: Transcript, token_ids: tuple[int, ...], finish: str | None
     return found
 
 
-shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXTS = st.lists(
     st.sampled_from(["you ", "\u4f60\u597d", "\N{GRINNING FACE}", "\u00e9", "e\u0301", " ", "\n", "fox", "x", "xx"])
     | st.text(max_size=4),

@@ -1,7 +1,7 @@
 """JSON of one form alone."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from osai.core.errors import TrustError
@@ -15,13 +15,11 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(values)
 def test_what_is_written_canonically_is_read(value: object) -> None:
     assert read_json("thing", canonical(value), 2**20) == value
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_bytes_are_read_or_refused(data: bytes) -> None:
     try:

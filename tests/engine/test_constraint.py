@@ -70,7 +70,7 @@ def drawn_at_random(constraint: Constraint, seed: int, first: int = 0, most: int
     return tokens
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), at=st.integers(0, 20))
 def test_random_tokens_make_a_sentence_and_one_begun_elsewhere_goes_on_alike(
     workers: Workers, seed: int, at: int

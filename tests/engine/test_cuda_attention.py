@@ -106,7 +106,7 @@ def test_large_pages_are_read_in_place() -> None:
 
 @pytest.mark.parametrize("name", ["gathered", "varlen", "flashinfer"])
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_plan_filled_again_is_as_good_as_a_new_one(name: str, data: st.DataObject) -> None:
     """Padded with parts that read the scratch block, whose results nobody wants."""
     backend, pages = make(name), Pages(4, seed=0)

@@ -267,4 +267,4 @@ class KVMachine(RuleBasedStateMachine):
 
 
 TestKV = KVMachine.TestCase
-TestKV.settings = settings(max_examples=75, stateful_step_count=50, deadline=None)
+TestKV.settings = settings(max_examples=75, stateful_step_count=50)

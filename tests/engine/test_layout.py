@@ -60,7 +60,7 @@ windows = st.sampled_from([Window(), Window("sliding", 3), Window("sliding", 50)
 hows = st.sampled_from([How(0.3), How(0.3, softcap=2.0), How(0.3, sinks=torch.tensor([0.1, -1.0, 2.0, 0.0]))])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(sessions, windows, hows, st.booleans(), st.booleans(), st.randoms(use_true_random=False))
 def test_packed_attention_is_each_sessions_own(
     parts: list[tuple[int, int]], window: Window, how: How, gathers: bool, expands: bool, random: "object"

@@ -102,7 +102,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(actions, st.integers(1, 16), st.lists(st.integers(0, 2), min_size=60, max_size=60))
 def test_every_row_comes_once_and_in_order(steps: list[tuple[str, int, int]], budget: int, epochs: list[int]) -> None:
     scheduler = scheduler_of(budget, 10_000)
@@ -141,7 +141,7 @@ def check_step(scheduler: StepScheduler, given_rows: dict[int, list[int]], budge
         assert chunk.is_newest == (not given_rows[chunk.rows.session])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(2, 500), min_size=1, max_size=8), st.integers(1, 64))
 def test_nobody_waits_longer_than_a_step_for_each_before_it(lengths: list[int], budget: int) -> None:
     """However long the prompts before it, a session gets rows within as many steps as sessions wait."""

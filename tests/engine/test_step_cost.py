@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from osai.node.engine.step_cost import STEP_SIZES, StepCost, step_size
@@ -61,7 +61,6 @@ def test_a_large_size_that_was_slow_once_is_forgotten_and_the_small_ones_stay() 
     assert cost.predict(1) == 0.01
 
 
-@settings(deadline=None)
 @given(st.floats(0.001, 0.1), st.floats(0.00001, 0.01), st.lists(st.integers(1, 512), min_size=1, max_size=20))
 def test_of_an_affine_cost_no_larger_step_is_underrated(fixed: float, per_row: float, seen: list[int]) -> None:
     cost = cost_of(*((step_size(n), fixed + per_row * step_size(n)) for n in seen))
@@ -74,7 +73,6 @@ def test_of_an_affine_cost_no_larger_step_is_underrated(fixed: float, per_row: f
             assert predicted <= true * 1.001
 
 
-@settings(deadline=None)
 @given(st.floats(0.001, 0.1), st.floats(0.0, 0.01), st.floats(1.5, 3.0))
 def test_steps_grow_until_the_bound_is_reached(fixed: float, per_row: float, stretch: float) -> None:
     """What a scheduler does with it: it never passes the bound, and gets as near as sizes allow within forty steps."""

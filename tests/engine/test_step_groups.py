@@ -59,7 +59,7 @@ def test_throughput_is_near_that_of_ideal_groups(name: str, num_stages: int, hop
         assert min(counts) >= 0.85 * max(counts), "all get the same"
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(2, 32), st.sampled_from([2, 3, 4]), st.sampled_from(sorted(COSTS)), st.integers(0, 1000))
 def test_any_number_of_sessions_shares_fairly_and_keeps_the_stages_busy(
     n: int, num_stages: int, name: str, seed: int

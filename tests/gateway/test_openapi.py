@@ -25,7 +25,7 @@ LEFT_OUT = [checks.positive_data_acceptance]
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=15, derandomize=True, deadline=None, database=None, phases=[Phase.explicit, Phase.generate],
+@settings(max_examples=15, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate],
           suppress_health_check=list(HealthCheck))  # fmt: skip
 def test_the_front_door_is_as_its_document_says(case: "schemathesis.Case[Any]") -> None:
     case.call_and_validate(excluded_checks=LEFT_OUT)

@@ -97,7 +97,7 @@ ATOMS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(name=st.sampled_from(sorted(FORMATS)), atoms=st.lists(ATOMS, max_size=12))
 @example(name="llama_json", atoms=["{", "}", "}", "x"])
 def test_any_text_is_read_the_same_in_one_piece_and_in_many_and_nothing_is_lost(name: str, atoms: list[str]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from manifest.publishers import signed_by, verify_at
@@ -33,7 +33,6 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**9), st.sampled_from([2**power for power in range(16, 27)]))
-@settings(deadline=None)
 def test_ranges_cover_an_entry_without_holes(size: int, begin: int, chunk_bytes: int) -> None:
     cut = list(ranges(begin, begin + size, chunk_bytes))
     assert len(cut) == num_chunks(size, chunk_bytes)
@@ -43,7 +42,6 @@ def test_ranges_cover_an_entry_without_holes(size: int, begin: int, chunk_bytes:
 
 
 @given(st.binary(max_size=300), st.integers(1, 50))
-@settings(deadline=None)
 def test_digests_are_of_the_pieces(data: bytes, chunk_bytes: int) -> None:
     pieces = [data[at : at + chunk_bytes] for at in range(0, len(data), chunk_bytes)]
     assert chunk_digests(data, chunk_bytes) == tuple(hashlib.sha256(piece).hexdigest() for piece in pieces)
@@ -128,7 +126,6 @@ def test_a_folder_s_chunks_are_of_its_bytes(large: tuple[Path, Manifest]) -> Non
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_one_byte_flipped_anywhere_in_a_folder_names_its_chunk(
     large: tuple[Path, Manifest], data: st.DataObject
 ) -> None:

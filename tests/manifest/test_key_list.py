@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from manifest.publishers import NOW_S, key_list, sealed, signed_by, verify_at
@@ -142,7 +142,6 @@ def key_lists(draw: st.DrawFn) -> KeyList:
 
 
 @given(key_lists(), st.lists(st.sampled_from(KEYS), unique=True))
-@settings(deadline=None)
 def test_parse_is_the_inverse_of_sign_and_the_threshold_decides(listed: KeyList, signers: list[Identity]) -> None:
     signed = sealed(listed, *signers)
     assert signed.listed == listed
@@ -154,7 +153,6 @@ def test_parse_is_the_inverse_of_sign_and_the_threshold_decides(listed: KeyList,
 
 
 @given(key_lists(), st.data())
-@settings(deadline=None)
 def test_a_changed_file_is_never_believed_as_another_list(listed: KeyList, data: st.DataObject) -> None:
     changed = bytearray(sign_key_list(listed, KEYS[:6]))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -170,7 +168,6 @@ def test_a_changed_file_is_never_believed_as_another_list(listed: KeyList, data:
 
 
 @given(st.permutations(range(4)), st.integers(0, 4))
-@settings(deadline=None)
 def test_a_chain_of_rotations_leads_from_anywhere_to_its_end_in_any_order(order: list[int], seen: int) -> None:
     """Each list is of two keys of its own, signed by them and by those of the list before."""
     chain = [

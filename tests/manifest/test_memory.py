@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from manifest.publishers import NOW_S, key_list, sealed, signed_by, verify_at
@@ -51,13 +51,11 @@ MEMORIES = st.builds(
 
 
 @given(MEMORIES)
-@settings(deadline=None)
 def test_a_file_says_what_is_remembered(memory: TrustMemory) -> None:
     assert TrustMemory.from_json(memory.to_json()) == memory
 
 
 @given(MEMORIES, st.data())
-@settings(deadline=None)
 def test_a_damaged_file_is_a_typed_error_or_another_memory(memory: TrustMemory, data: st.DataObject) -> None:
     changed = bytearray(memory.to_json())
     at = data.draw(st.integers(0, len(changed) - 1))
@@ -69,7 +67,6 @@ def test_a_damaged_file_is_a_typed_error_or_another_memory(memory: TrustMemory, 
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=12))
-@settings(deadline=None)
 def test_what_is_accepted_never_gets_older(versions: list[int]) -> None:
     memory, newest = TrustMemory(), 0
     base = parse((model_dir() / MANIFEST_FILE).read_bytes()).manifest

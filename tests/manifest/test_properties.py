@@ -62,7 +62,6 @@ def manifests(draw: st.DrawFn) -> Manifest:
 
 
 @given(manifests())
-@settings(deadline=None)
 def test_parse_is_the_inverse_of_sign(manifest: Manifest) -> None:
     parsed = parse(sign(manifest, KEY))
     assert parsed.manifest == manifest
@@ -71,7 +70,7 @@ def test_parse_is_the_inverse_of_sign(manifest: Manifest) -> None:
 
 
 @given(manifests(), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_changed_file_never_verifies_as_another_manifest(manifest: Manifest, data: st.DataObject) -> None:
     original = sign(manifest, KEY)
     changed = bytearray(original)
@@ -90,7 +89,6 @@ def test_a_changed_file_never_verifies_as_another_manifest(manifest: Manifest, d
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode(errors="surrogatepass")))
-@settings(deadline=None)
 def test_any_bytes_give_a_typed_error(data: bytes) -> None:
     try:
         parse(data)
@@ -108,7 +106,6 @@ JSON = st.recursive(
 
 
 @given(manifests(), st.data())
-@settings(deadline=None)
 def test_any_json_in_any_place_gives_a_typed_error_or_the_same_manifest(
     manifest: Manifest, data: st.DataObject
 ) -> None:

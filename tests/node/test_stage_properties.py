@@ -319,4 +319,4 @@ def positions(rows: Rows) -> list[tuple[int, int]]:
 
 
 TestStage = StageMachine.TestCase
-TestStage.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestStage.settings = settings(max_examples=200, stateful_step_count=60)

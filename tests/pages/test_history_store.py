@@ -76,7 +76,7 @@ def test_minutes_are_kept_a_day_and_hours_a_month(tmp_path: Path) -> None:
         assert store._base.execute("SELECT count(*) FROM node").fetchone() == (0,)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sets(st.integers(0, 2 * DAY_MINUTES), max_size=40))
 def test_the_strip_has_every_minute_of_the_last_day_in_its_half_hour(minutes: set[int]) -> None:
     start = NOW - 2 * DAY_MINUTES

@@ -143,7 +143,7 @@ def told(draw: st.DrawFn) -> tuple[SwarmView, Figures, set[str]]:
     return view, Figures(past=Past(trouble=text(), contributors=(one,))), addresses
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(told())
 def test_neither_page_nor_report_nor_badge_tells_an_address(given_view: tuple[SwarmView, Figures, set[str]]) -> None:
     view, figures, addresses = given_view

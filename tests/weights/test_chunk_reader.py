@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -65,7 +65,6 @@ def test_a_tensor_is_its_chunks_in_place(
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_one_byte_flipped_anywhere_is_refused_by_tensor_and_chunk(
     large: tuple[Path, SignedManifest], data: st.DataObject
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -73,7 +73,6 @@ def test_a_failure_that_transformers_may_swallow_is_raised_afterwards(llama: tup
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_no_altered_bytes_become_a_tensor(llama: tuple[Path, SignedManifest], data: st.DataObject) -> None:
     folder, signed = llama
     entry = data.draw(st.sampled_from(signed.manifest.tensors))

@@ -51,7 +51,7 @@ def test_eight_nodes_that_join_at_once_read_the_source_once() -> None:
 
 
 @given(st.lists(st.floats(0, 12), min_size=8, max_size=8))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_those_who_come_later_read_hardly_anything_again(starts_s: list[float]) -> None:
     wanted = [whole(COUNT)] * 8
     clock, source, nodes = group(wanted, starts_s)
@@ -60,7 +60,7 @@ def test_those_who_come_later_read_hardly_anything_again(starts_s: list[float]) 
 
 
 @given(st.lists(st.tuples(st.integers(0, COUNT), st.integers(0, COUNT)), min_size=2, max_size=8))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_spans_that_overlap_are_read_once(spans: list[tuple[int, int]]) -> None:
     wanted = [bits.of(range(min(span), max(span))) for span in spans]
     clock, source, nodes = group(wanted, [0.0] * len(spans))

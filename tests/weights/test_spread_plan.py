@@ -23,7 +23,7 @@ def bad_peers(draw: st.DrawFn, count: int) -> list[Peer]:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_every_chunk_is_got_if_an_honest_holder_lives(data: st.DataObject) -> None:
     """Whatever the others are.
 
@@ -51,7 +51,7 @@ def test_every_chunk_is_got_if_an_honest_holder_lives(data: st.DataObject) -> No
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_with_a_source_every_chunk_is_got_whoever_the_peers_are(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 24))
     clock, source = Clock(), Source()
