@@ -1,8 +1,6 @@
 """What the commands of `scripts/bench` share: options, and running a bench and printing its figures."""
 
-import asyncio
-import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,10 +10,11 @@ import uvloop
 from scripts.benches.contention import CpuUse, cores_of_others
 from scripts.benches.machine import Machine
 from scripts.benches.report import Result, Run, note, write_json
+from scripts.benches.stoppable import until_stopped
 
-from osai.core.errors import CancelledError, SetupError
+from osai.core.errors import SetupError
 
-Bench = Callable[[], Awaitable[Result]]
+Bench = Callable[[], Coroutine[Any, Any, Result]]
 Command = TypeVar("Command", bound=Callable[..., None])
 Options = TypeVar("Options")
 
@@ -66,7 +65,9 @@ def command_line(name: str, **options: object) -> str:
     return " ".join([f"scripts/bench {name}", *given])
 
 
-def run_asked(run: Callable[[Options], Awaitable[Result]], kind: Callable[..., Options], given: dict[str, Any]) -> None:
+def run_asked(
+    run: Callable[[Options], Coroutine[Any, Any, Result]], kind: Callable[..., Options], given: dict[str, Any]
+) -> None:
     """Run one bench and print its figures; `given` has the fields of its options and those of Output."""
     output = Output(markdown=given.pop("markdown"), json_file=given.pop("json_file"))
     options = kind(**given)
@@ -89,7 +90,7 @@ def run_benches(benches: Sequence[Bench], output: Output, *, skips: bool = False
     for bench in benches:
         before = CpuUse.look()
         try:
-            result = uvloop.run(_until_stopped(bench))
+            result = uvloop.run(until_stopped(bench()))
         except NotHereError as e:
             if not skips:
                 raise
@@ -100,13 +101,3 @@ def run_benches(benches: Sequence[Bench], output: Output, *, skips: bool = False
         runs.append(run)
     if output.json_file is not None:
         write_json(output.json_file, machine, runs)
-
-
-async def _until_stopped(bench: Bench) -> Result:
-    """Run a bench; SIGTERM ends it as Ctrl-C does, so that what it started is stopped."""
-    task = asyncio.ensure_future(bench())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError as e:
-        raise CancelledError("stopped by a signal before it had measured everything") from e

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import uvloop
+from scripts.benches.stoppable import until_stopped
 from scripts.chaos_runs import coordinators, kills, last_replica, leaves, partitions, soak, stops
 from scripts.chaos_runs.arena import Experiment
 from scripts.chaos_runs.campaign import Campaign
@@ -66,7 +67,7 @@ def main(
             click.echo(f"{one.name}: {one.num_runs} runs; {one.bar}")
         return
     campaign = Campaign(seed=seed, num_runs=num_runs, logs=logs)
-    uvloop.run(campaign.run(chosen))
+    uvloop.run(until_stopped(campaign.run(chosen)))
     click.echo(campaign.table().plain())
     for line in campaign.failures():
         click.echo(line)

@@ -5,6 +5,7 @@ What runs is the same: a process of its own, in a session of its own, with its o
 """
 
 import asyncio
+import ctypes
 import multiprocessing
 import os
 import runpy
@@ -14,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIG_DFL, SIGKILL, SIGTERM, signal
 from typing import Self
 
+PR_SET_PDEATHSIG = 1
 PRELOADED = ("scripts.chaos_runs.preload",)
 
 
@@ -67,11 +69,11 @@ class Forked:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
         return status
 
-    def send_signal(self, signal: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send a signal, if it runs."""
         if self.poll() is None:
             with suppress(ProcessLookupError):  # it has ended, and the server has not told its status yet
-                os.kill(self.pid, signal)
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -115,9 +117,9 @@ class AsyncForked:
         await asyncio.shield(self._ended)
         return self._forked.wait(0)
 
-    def send_signal(self, signal: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send a signal, if it runs."""
-        self._forked.send_signal(signal)
+        self._forked.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL, if it runs."""
@@ -129,6 +131,16 @@ class AsyncForked:
             self._ended.set_result(None)
 
 
+def die_with(parent: int) -> None:
+    """Have this process killed when its parent ends, however that ends (prctl(2), PR_SET_PDEATHSIG).
+
+    A fork server that is killed tells nobody what it has forked: the swarm would stay for good.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os.kill(os.getpid(), SIGKILL)
+
+
 def _run(
     module: str, arguments: tuple[str, ...], log: Path, environment: Mapping[str, str], stdout: Connection
 ) -> None:
@@ -136,6 +148,8 @@ def _run(
     if missing := [name for name in PRELOADED if name not in sys.modules]:
         raise ImportError(f"the fork server could not import {', '.join(missing)}: start in the repository's root")
     os.setsid()
+    signal(SIGTERM, SIG_DFL)  # the fork server ignores it, see `preload`
+    die_with(os.getppid())
     with log.open("ab") as stderr, stdout:
         os.dup2(stdout.fileno(), 1)
         os.dup2(stderr.fileno(), 2)

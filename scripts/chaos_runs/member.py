@@ -70,7 +70,11 @@ class Member:
         arguments = (*self._arguments, *self.more)
         if self._is_forked:
             forked = Forked(self._module, arguments, self.log, os.environ)
-            self._process = await AsyncForked.start(forked, MAX_LINE_BYTES)
+            try:
+                self._process = await AsyncForked.start(forked, MAX_LINE_BYTES)
+            except BaseException:  # cancelled here, nobody else would know of it
+                forked.kill()
+                raise
         else:
             with self.log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from scripts.chaos_runs.forked import Forked
+from scripts.chaos_runs.forked import Forked, die_with
 from scripts.chaos_runs.swarm import ChaosSwarm, Shape
 
 
@@ -42,3 +43,25 @@ def test_a_member_that_is_killed_while_its_sockets_are_read_owns_none(monkeypatc
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert swarm.network.owner_of(server.getsockname()[1]) == "there"
     assert swarm.network.owner_of(1) == ""
+
+
+def test_a_member_does_not_outlive_the_process_that_has_forked_it() -> None:
+    """`timeout` on a bench killed the fork server with it, and left six nodes behind."""
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        try:
+            if os.fork() == 0:
+                die_with(os.getppid())
+                os.write(writer, f"{os.getpid()}".encode())
+            signal.pause()
+        finally:
+            os._exit(1)
+    child = psutil.Process(int(os.read(reader, 20)))
+    os.close(reader)
+    os.close(writer)
+    assert child.is_running()
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    psutil.wait_procs([child], timeout=10)
+    assert not child.is_running()
